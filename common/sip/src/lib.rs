@@ -1,0 +1,18 @@
+//! SIP for an IMS core: messages that come back byte for byte, typed headers read on demand, transactions by RFC 3261
+//! section 17 and RFC 6026, server location by RFC 3263, and digest with AKA. No I/O: see `ims-core` for the contract.
+
+pub mod digest;
+pub mod endpoint;
+pub mod headers;
+pub mod locate;
+pub mod message;
+pub mod method;
+pub mod name;
+pub mod proxy;
+pub mod stream;
+pub mod transaction;
+
+pub use endpoint::{Endpoint, SipEvent};
+pub use message::{Message, ParseError};
+pub use method::Method;
+pub use name::Name;
