@@ -1,5 +1,8 @@
 //! What a node asks of its durable store: records found by any of their keys, changed under a version check.
 
+pub mod memory;
+pub use memory::MemoryStore;
+
 use serde::{Deserialize, Serialize};
 
 /// `body` changes by provisioning, `state` with traffic; both are the node's own bytes.
@@ -14,25 +17,53 @@ pub struct Record {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreRequest {
-    Load { key: String },
+    Load {
+        key: String,
+    },
     /// `sort` orders the listing and is unique (the IMSI of a subscriber).
-    Insert { sort: String, keys: Vec<String>, body: Vec<u8>, state: Vec<u8> },
+    Insert {
+        sort: String,
+        keys: Vec<String>,
+        body: Vec<u8>,
+        state: Vec<u8>,
+    },
     /// A provisioning change: all of it, if the version still holds.
-    Replace { id: i64, version: u64, sort: String, keys: Vec<String>, body: Vec<u8>, state: Vec<u8> },
+    Replace {
+        id: i64,
+        version: u64,
+        sort: String,
+        keys: Vec<String>,
+        body: Vec<u8>,
+        state: Vec<u8>,
+    },
     /// A change by traffic: the state alone, if the version still holds.
-    Commit { id: i64, version: u64, state: Vec<u8> },
-    Remove { id: i64, version: u64 },
+    Commit {
+        id: i64,
+        version: u64,
+        state: Vec<u8>,
+    },
+    Remove {
+        id: i64,
+        version: u64,
+    },
     /// Records whose `sort` is greater than `after`, in that order.
-    List { after: String, limit: u32 },
+    List {
+        after: String,
+        limit: u32,
+    },
 }
 
 /// Answers come after the change is on disk: what was acknowledged survives a crash.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum StoreReply {
     Loaded(Option<Record>),
-    Inserted { id: i64 },
+    Inserted {
+        id: i64,
+    },
     /// Replaced or committed: the new version.
-    Changed { version: u64 },
+    Changed {
+        version: u64,
+    },
     Removed,
     Listed(Vec<Record>),
 }
