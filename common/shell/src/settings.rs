@@ -1,0 +1,160 @@
+//! The `[shell]` table of a configuration file: what has nothing to do with IMS.
+
+use ims_core::config::Span;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Settings of the process, not of a network element.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of the database, the admin token and the keys; created when missing.
+    pub data_dir: PathBuf,
+    /// Address of the REST API and console: `"127.0.0.1:8080"`, or `"off"`.
+    pub http: Listen,
+    /// Log filter as `tracing` reads it: `info`, `warn,pcscf=debug`.
+    pub log: String,
+    /// Worker threads; 0 means one per processor.
+    pub threads: usize,
+    /// Kernel receive buffer of each UDP socket, in bytes (the kernel may cut it to net.core.rmem_max).
+    pub udp_receive_buffer: usize,
+    /// Kernel send buffer of each UDP socket, in bytes.
+    pub udp_send_buffer: usize,
+    /// Events a node may have waiting before datagrams are dropped and connections are held back.
+    pub inbox: usize,
+    /// Largest SIP message on a connection, in bytes.
+    pub sip_message_limit: usize,
+    /// Largest Diameter message, in bytes.
+    pub diameter_message_limit: usize,
+    /// Open TCP connections per listener.
+    pub tcp_connections: usize,
+    /// Open TCP connections per source address and listener.
+    pub tcp_connections_per_source: usize,
+    /// A SIP connection without traffic is closed after this long.
+    pub tcp_idle: Span,
+    /// A message on a connection must be complete this long after its first byte.
+    pub tcp_message_time: Span,
+    /// How long opening a connection may take.
+    pub tcp_connect: Span,
+    /// Messages that may wait for a slow connection.
+    pub tcp_queue: usize,
+    /// Requests that may wait for the database.
+    pub store_queue: usize,
+    /// How long a REST request may take.
+    pub http_time: Span,
+    /// Largest REST request body, in bytes.
+    pub http_body_limit: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("imsbox-data"),
+            http: Listen::Default,
+            log: "info".into(),
+            threads: 0,
+            udp_receive_buffer: 4 << 20,
+            udp_send_buffer: 4 << 20,
+            inbox: 16_384,
+            sip_message_limit: 65_536,
+            diameter_message_limit: 1 << 20,
+            tcp_connections: 10_000,
+            tcp_connections_per_source: 100,
+            tcp_idle: Span::secs(3_700),
+            tcp_message_time: Span::secs(20),
+            tcp_connect: Span::secs(5),
+            tcp_queue: 1_024,
+            store_queue: 65_536,
+            http_time: Span::secs(10),
+            http_body_limit: 1 << 20,
+        }
+    }
+}
+
+/// Where to listen, if at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Listen {
+    /// What the role says.
+    #[default]
+    Default,
+    Off,
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// The address, where `default` stands for [`Listen::Default`].
+    pub fn or(self, default: Option<SocketAddr>) -> Option<SocketAddr> {
+        match self {
+            Self::Default => default,
+            Self::Off => None,
+            Self::At(addr) => Some(addr),
+        }
+    }
+}
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text
+                .parse()
+                .map(Self::At)
+                .map_err(|_| format!("'{text}' is no address: write 127.0.0.1:8080 or off")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Settings {
+    /// Environment over file: `IMSBOX_DATA_DIR`, `IMSBOX_HTTP`, `IMSBOX_LOG`, `IMSBOX_THREADS`.
+    pub fn with_environment(self) -> Result<Self, String> {
+        self.with_variables(|name| std::env::var(name).ok())
+    }
+
+    fn with_variables(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        if let Some(dir) = variable("IMSBOX_DATA_DIR") {
+            self.data_dir = dir.into();
+        }
+        if let Some(http) = variable("IMSBOX_HTTP") {
+            self.http = http.parse().map_err(|e| format!("IMSBOX_HTTP: {e}"))?;
+        }
+        if let Some(log) = variable("IMSBOX_LOG") {
+            self.log = log;
+        }
+        if let Some(threads) = variable("IMSBOX_THREADS") {
+            self.threads = threads
+                .parse()
+                .map_err(|_| format!("IMSBOX_THREADS: '{threads}' is no number of threads"))?;
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_overrides_file() {
+        let settings: Settings = toml::from_str("http = \"off\"\ninbox = 10").unwrap();
+        assert_eq!(settings.http, Listen::Off);
+        let settings = settings
+            .with_variables(|n| (n == "IMSBOX_HTTP").then(|| "[::1]:9".to_owned()))
+            .unwrap();
+        assert_eq!(settings.http.or(None), Some("[::1]:9".parse().unwrap()));
+        assert_eq!(settings.inbox, 10);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_an_error() {
+        assert!(toml::from_str::<Settings>("inbx = 10").is_err());
+    }
+}
