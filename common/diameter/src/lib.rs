@@ -1,8 +1,16 @@
 //! Diameter for an IMS core: a codec safe on hostile input, the RFC 6733 peer machine with the RFC 3539 watchdog, and typed
-//! Cx commands (TS 29.229) used by both ends. SKELETON: signatures are the agreement, the owner fills in and splits files.
+//! Cx commands (TS 29.229) used by both ends.
 
+pub mod avp;
+pub mod config;
 pub mod cx;
+pub mod dict;
 pub mod endpoint;
+pub mod error;
 pub mod message;
+pub mod stream;
+
+pub use config::{EndpointConfig, PeerConfig};
 pub use endpoint::{DiameterEvent, Endpoint};
+pub use error::DiameterError;
 pub use message::Message;

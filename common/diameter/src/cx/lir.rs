@@ -1,0 +1,91 @@
+//! Location-Info: the I-CSCF or an AS asks which S-CSCF serves a user (TS 29.229 6.1.5, TS 29.228 6.1.4).
+
+use super::{ResultCode, ServerCapabilities, capabilities, impu, optional_text};
+use crate::Message;
+use crate::dict::{self, command};
+use crate::message::DiameterError;
+use ims_core::Impu;
+
+/// The value of Originating-Request (TS 29.229 6.3.34).
+const ORIGINATING: u32 = 0;
+/// User-Authorization-Type REGISTRATION_AND_CAPABILITIES.
+const AND_CAPABILITIES: u32 = 2;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lir {
+    pub impu: Impu,
+    pub originating: bool,
+    /// Asks for the capabilities although an S-CSCF is assigned: that one does not answer.
+    pub capabilities: bool,
+}
+
+impl Lir {
+    pub fn to_message(&self) -> Message {
+        super::request(command::LOCATION_INFO, |w| {
+            if self.originating {
+                w.u32(&dict::ORIGINATING_REQUEST, ORIGINATING);
+            }
+            w.utf8(&dict::PUBLIC_IDENTITY, self.impu.as_str());
+            if self.capabilities {
+                w.u32(&dict::USER_AUTHORIZATION_TYPE, AND_CAPABILITIES);
+            }
+        })
+    }
+
+    pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
+        let avps = m.avps();
+        let kind = avps
+            .optional(&dict::USER_AUTHORIZATION_TYPE)?
+            .map(|a| a.u32())
+            .transpose()?;
+        Ok(Self {
+            impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
+            originating: avps.optional(&dict::ORIGINATING_REQUEST)?.is_some(),
+            capabilities: kind == Some(AND_CAPABILITIES),
+        })
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lia {
+    pub result: ResultCode,
+    pub server_name: Option<String>,
+    pub capabilities: Option<ServerCapabilities>,
+    pub wildcarded: Option<String>,
+}
+
+impl Lia {
+    /// The answer to `request` (Session-Id, Proxy-Info and identifiers come from it).
+    pub fn to_message(&self, request: &Message) -> Message {
+        super::answer(request, self.result, |w| {
+            if let Some(name) = &self.server_name {
+                w.utf8(&dict::SERVER_NAME, name);
+            }
+            if let Some(capabilities) = &self.capabilities {
+                capabilities.write(w);
+            }
+            if let Some(identity) = &self.wildcarded {
+                w.utf8(&dict::WILDCARDED_PUBLIC_IDENTITY, identity);
+            }
+        })
+    }
+
+    /// Also reads a bare base-protocol error answer (E bit): only `result` is set then.
+    pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
+        let result = ResultCode::from_message(m)?;
+        let Some(avps) = super::answer_body(m, result) else {
+            return Ok(Self {
+                result,
+                server_name: None,
+                capabilities: None,
+                wildcarded: None,
+            });
+        };
+        Ok(Self {
+            result,
+            server_name: optional_text(&avps, &dict::SERVER_NAME)?,
+            capabilities: capabilities(&avps)?,
+            wildcarded: super::wildcarded(&avps)?,
+        })
+    }
+}
