@@ -86,6 +86,19 @@ fn md5(text: impl AsRef<[u8]>) -> String {
 
 /// RES, CK, IK for the RAND in a nonce, after the network proved itself by AUTN.
 pub fn aka(nonce: &str) -> Result<([u8; 8], [u8; 16], [u8; 16])> {
+    let (res, ck, ik, _) = usim(nonce)?;
+    Ok((res, ck, ik))
+}
+
+/// The sequence number that the network used, unmasked.
+pub fn network_sqn(nonce: &str) -> Result<u64> {
+    let (.., sqn) = usim(nonce)?;
+    Ok(sqn.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)))
+}
+
+type Usim = ([u8; 8], [u8; 16], [u8; 16], [u8; 6]);
+
+fn usim(nonce: &str) -> Result<Usim> {
     let nonce = BASE64.decode(nonce).map_err(|e| format!("nonce is no base64: {e}"))?;
     let (rand, autn) = (
         nonce.get(..16).ok_or("short nonce")?,
@@ -102,7 +115,7 @@ pub fn aka(nonce: &str) -> Result<([u8; 8], [u8; 16], [u8; 16])> {
     if m.f1(&rand, &sqn, &amf)[..] != autn[8..16] {
         return Err("AUTN: the network's MAC is wrong".into());
     }
-    Ok((res, ck, ik))
+    Ok((res, ck, ik, sqn))
 }
 
 /// RFC 3310: the digest with RES as password, qop=auth.

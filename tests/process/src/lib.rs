@@ -3,8 +3,10 @@
 
 pub mod handset;
 pub mod http;
+pub mod lab;
 pub mod process;
 
+pub use lab::Lab;
 use std::path::PathBuf;
 
 /// Whether `program` is installed. If not, says so loudly; under `CI=true` that is a failure.

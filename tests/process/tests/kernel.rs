@@ -164,8 +164,10 @@ fn core(folder: &Path) {
     ip("-n ue link set ue0 up");
 
     let config = folder.join("imsbox.toml");
-    let text = "plmn = \"001/01\"\ndata_dir = \"/run/imsbox\"\n[gm]\naddresses = [\"10.0.0.1\", \"fd00::1\"]\n\
+    let text = "[gm]\naddresses = [\"10.0.0.1\", \"fd00::1\"]\n[shell]\ndata_dir = \"/run/imsbox\"\n\
                 [pcscf.security]\npolicy = \"require\"\n";
+    let preference: Vec<_> = SUITES.iter().map(|(alg, ealg)| format!("\"{alg}/{ealg}\"")).collect();
+    let text = format!("{text}preference = [{}]\n", preference.join(", "));
     fs::write(&config, text).expect("the folder is writable");
     let imsbox = std::env::var("IMSBOX_PROGRAM").expect("set by the init script");
     let core = Running::start(Command::new(&imsbox).args(["up", "--config"]).arg(&config));

@@ -1,0 +1,228 @@
+//! The box's configuration (`configs/imsbox.toml`): a few values from which those of the four roles follow. A role's own
+//! table (`[pcscf]`, `[icscf]`, `[scscf]`, `[hss]`) has the keys of that role's file, and overrides what follows.
+
+use anyhow::{Context, Result};
+use ims_core::Plmn;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Where `imsbox` looks when no `--config` is given.
+const SYSTEM_FILE: &str = "/etc/imsbox/imsbox.toml";
+/// Inside one process messages cross no network, so no MTU applies (RFC 3261 18.1.1).
+const LOOPBACK_MTU: i64 = 65_000;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct BoxConfig {
+    /// Home network as MCC/MNC.
+    plmn: String,
+    /// Home domain; follows from the PLMN (TS 23.003 13.2) unless given.
+    domain: Option<String>,
+    /// Address of the core side: I-CSCF 4060, S-CSCF 6060, P-CSCF 5070, Cx 3868.
+    core_address: IpAddr,
+    gm: Gm,
+    shell: ims_shell::Settings,
+    pcscf: Table,
+    icscf: Table,
+    scscf: Table,
+    hss: Table,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Gm {
+    /// Addresses that handsets reach; `["auto"]`: all of this machine's but link-local ones.
+    addresses: Vec<String>,
+    /// Port of the first REGISTER.
+    port: u16,
+}
+
+impl Default for BoxConfig {
+    fn default() -> Self {
+        let shell = ims_shell::Settings { data_dir: default_data_dir(), ..Default::default() };
+        Self {
+            plmn: "001/01".into(),
+            domain: None,
+            core_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            gm: Gm::default(),
+            shell,
+            pcscf: Table::new(),
+            icscf: Table::new(),
+            scscf: Table::new(),
+            hss: Table::new(),
+        }
+    }
+}
+
+impl Default for Gm {
+    fn default() -> Self {
+        Self { addresses: vec!["auto".into()], port: 5060 }
+    }
+}
+
+/// `/var/lib/imsbox` for root, the user's state folder for others.
+fn default_data_dir() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|h| Path::new(&h).join(".local/state"));
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    match std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home) {
+        _ if is_root => "/var/lib/imsbox".into(),
+        Some(state) => state.join("imsbox"),
+        None => "imsbox-data".into(),
+    }
+}
+
+/// What the program works with: everything decided.
+pub(crate) struct Settings {
+    pub(crate) plmn: Plmn,
+    pub(crate) domain: String,
+    pub(crate) gm_addresses: Vec<IpAddr>,
+    pub(crate) rest: SocketAddr,
+    pub(crate) shell: ims_shell::Settings,
+    pub(crate) pcscf: pcscf::Config,
+    pub(crate) icscf: icscf::Config,
+    pub(crate) scscf: scscf::Config,
+    pub(crate) hss: hss::Config,
+}
+
+impl Settings {
+    /// From a file, `/etc/imsbox/imsbox.toml`, or the defaults. `machine` is every address of this machine.
+    pub(crate) fn load(file: Option<&Path>, machine: &[IpAddr]) -> Result<Self> {
+        let system = Path::new(SYSTEM_FILE);
+        match file.or_else(|| system.exists().then_some(system)) {
+            None => Self::decide(BoxConfig::default(), machine, "built-in defaults"),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let name = path.display().to_string();
+                Self::decide(ims_core::config::parse(&name, &text)?, machine, &name)
+            }
+        }
+    }
+
+    fn decide(config: BoxConfig, machine: &[IpAddr], file: &str) -> Result<Self> {
+        let plmn = Plmn::parse(&config.plmn).with_context(|| format!("{file}: plmn"))?;
+        let domain = config.domain.clone().unwrap_or_else(|| plmn.home_domain());
+        let shell = config.shell.clone().with_environment().map_err(anyhow::Error::msg)?;
+        let gm_addresses = config.gm_addresses(machine).with_context(|| format!("{file}: gm.addresses"))?;
+        let core = config.core_address;
+        let derived = Derived { domain: &domain, core, gm_port: config.gm.port, gm_addresses: &gm_addresses };
+        let rest = shell.http.or(Some(SocketAddr::new(core, 8080))).unwrap_or(SocketAddr::new(core, 8080));
+        Ok(Self {
+            pcscf: role(file, "pcscf", derived.pcscf(), config.pcscf)?,
+            icscf: role(file, "icscf", derived.icscf(), config.icscf)?,
+            scscf: role(file, "scscf", derived.scscf(), config.scscf)?,
+            hss: role(file, "hss", derived.hss(), config.hss)?,
+            plmn,
+            domain,
+            gm_addresses,
+            rest,
+            shell,
+        })
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.shell.data_dir.join("admin.token")
+    }
+}
+
+impl BoxConfig {
+    fn gm_addresses(&self, machine: &[IpAddr]) -> Result<Vec<IpAddr>> {
+        let mut out: Vec<IpAddr> = Vec::new();
+        for text in &self.gm.addresses {
+            let found = match text.as_str() {
+                "auto" => machine.to_vec(),
+                _ => vec![text.parse().with_context(|| format!("'{text}' is neither an address nor \"auto\""))?],
+            };
+            for ip in found {
+                if !out.contains(&ip) {
+                    out.push(ip);
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// A role's configuration: what follows from the box, under what its table says.
+fn role<T: DeserializeOwned>(file: &str, name: &str, mut derived: Table, own: Table) -> Result<T> {
+    merge(&mut derived, own);
+    Value::Table(derived).try_into().with_context(|| format!("{file}: [{name}]"))
+}
+
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(under)), Value::Table(over)) => merge(under, over),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+struct Derived<'a> {
+    domain: &'a str,
+    core: IpAddr,
+    gm_port: u16,
+    gm_addresses: &'a [IpAddr],
+}
+
+macro_rules! table {
+    ($($key:expr => $value:expr),* $(,)?) => {
+        Table::from_iter([$(($key.to_string(), Value::from($value))),*])
+    };
+}
+
+impl Derived<'_> {
+    fn at(&self, port: u16) -> String {
+        SocketAddr::new(self.core, port).to_string()
+    }
+
+    fn hop(&self, port: u16) -> Value {
+        Value::from(vec![format!("udp:{}", self.at(port))])
+    }
+
+    fn diameter(&self, role: &str, connect: bool) -> Table {
+        let mut table = table! {
+            "origin_host" => format!("{role}.{}", self.domain),
+            "origin_realm" => self.domain,
+            "host_ip" => self.core.to_string(),
+        };
+        if connect {
+            let hss = table! {
+                "host" => format!("hss.{}", self.domain),
+                "realm" => self.domain,
+                "connect" => self.at(3868),
+            };
+            table.insert("peers".into(), Value::from(vec![Value::Table(hss)]));
+        }
+        table
+    }
+
+    fn pcscf(&self) -> Table {
+        table! {
+            "host" => format!("pcscf.{}", self.domain),
+            "visited_network" => self.domain,
+            "gm" => table! {
+                "addresses" => self.gm_addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "port" => i64::from(self.gm_port),
+            },
+            "mw" => table! { "listen" => self.at(5070), "udp_limit" => LOOPBACK_MTU },
+            "next_hops" => table! { self.domain => self.hop(4060) },
+        }
+    }
+
+    fn icscf(&self) -> Table {
+        Table::new()
+    }
+
+    fn scscf(&self) -> Table {
+        Table::new()
+    }
+
+    fn hss(&self) -> Table {
+        Table::new()
+    }
+}

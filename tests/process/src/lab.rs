@@ -1,0 +1,91 @@
+//! A running core for one test: on a loopback address of its own, so that tests run side by side with all default ports.
+
+use crate::process::Running;
+use crate::{Folder, handset, http, program};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+pub struct Lab {
+    pub address: String,
+    pub folder: Folder,
+    config: PathBuf,
+    core: Running,
+}
+
+impl Lab {
+    /// `imsbox up` on `address`.
+    pub fn start(name: &str, address: &str) -> Self {
+        let folder = Folder::new(name);
+        let data = folder.path().join("data");
+        let text = format!(
+            "core_address = \"{address}\"\n[gm]\naddresses = [\"{address}\"]\n\
+             [shell]\ndata_dir = \"{}\"\nhttp = \"{address}:8080\"\n",
+            data.display()
+        );
+        let config = folder.write("imsbox.toml", &text);
+        let core = up(&config);
+        Self {
+            address: address.into(),
+            folder,
+            config,
+            core,
+        }
+    }
+
+    pub fn token(&self) -> String {
+        let file = self.folder.path().join("data/admin.token");
+        fs::read_to_string(&file)
+            .unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+            .trim()
+            .into()
+    }
+
+    /// REST with the admin's token.
+    pub fn rest(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        http::request(&format!("{}:8080", self.address), &self.token(), method, path, body)
+    }
+
+    /// Provisions a subscriber with the handset's keys.
+    pub fn subscribe(&self, imsi: &str) {
+        let (k, opc) = (handset::hex(&handset::K), handset::hex(&handset::OPC));
+        let body = format!("{{\"imsi\":\"{imsi}\",\"k\":\"{k}\",\"opc\":\"{opc}\"}}");
+        let (status, answer) = self.rest("POST", "/v1/subscribers", &body);
+        assert_eq!(status, 201, "{answer}");
+    }
+
+    /// `imsbox ARGS --config ...`: exit code and everything printed.
+    pub fn imsbox(&self, args: &[&str]) -> (Option<i32>, String) {
+        let out = Command::new(program("imsbox"))
+            .args(args)
+            .arg("--config")
+            .arg(&self.config)
+            .output();
+        let out = out.unwrap_or_else(|e| panic!("imsbox: {e}"));
+        let text = [out.stdout, out.stderr]
+            .map(|b| String::from_utf8_lossy(&b).into_owned())
+            .concat();
+        (out.status.code(), text)
+    }
+
+    pub fn status(&self) -> String {
+        self.imsbox(&["status"]).1
+    }
+
+    pub fn printed(&self) -> String {
+        self.core.printed()
+    }
+
+    /// kill -9, then up again with the same data.
+    pub fn crash_and_restart(&mut self) {
+        self.core.kill();
+        self.core = up(&self.config);
+    }
+}
+
+fn up(config: &std::path::Path) -> Running {
+    let core = Running::start(Command::new(program("imsbox")).args(["up", "--config"]).arg(config));
+    core.wait_for("ready", Duration::from_secs(60));
+    core
+}

@@ -1,0 +1,160 @@
+//! The box as its operator meets it: demo, check, subscriber, status, REST, and what survives kill -9.
+
+use ims_process_tests::handset::{self, Attach};
+use ims_process_tests::process::Running;
+use ims_process_tests::{Lab, program};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+#[test]
+fn the_demo_attaches_two_handsets_and_prints_the_ladder() {
+    let mut demo = Running::start(Command::new(program("imsbox")).arg("demo"));
+    let ended = demo.wait_end(Duration::from_secs(120));
+    let text = demo.printed();
+    assert!(ended.success(), "{text}");
+    for step in [
+        "REGISTER",
+        "401 Unauthorized",
+        "200 OK",
+        "UAR",
+        "MAA",
+        "SAR",
+        "IPsec",
+        "2 of 2",
+    ] {
+        assert!(text.contains(step), "'{step}' is not in:\n{text}");
+    }
+}
+
+#[test]
+fn check_prints_a_line_for_each_thing_and_the_address_for_the_pco() {
+    let out = Command::new(program("imsbox")).arg("check").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    for subject in ["configuration", "database", "ports", "handset address"] {
+        assert!(text.contains(subject), "'{subject}' is not in:\n{text}");
+    }
+    let failed = text.lines().any(|l| l.starts_with("FAIL"));
+    assert_eq!(out.status.success(), !failed, "{text}");
+}
+
+#[test]
+fn a_configuration_with_a_typo_is_refused_with_its_name() {
+    let folder = ims_process_tests::Folder::new("typo");
+    let file = folder.write("imsbox.toml", "[pcscf.security]\npolcy = \"require\"\n");
+    let out = Command::new(program("imsbox"))
+        .args(["up", "--config"])
+        .arg(file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && text.contains("polcy"), "{text}");
+}
+
+#[test]
+fn subscribers_are_added_shown_listed_and_removed() {
+    let lab = Lab::start("subscribers", "127.69.1.1");
+    let (k, opc) = (handset::hex(&handset::K), handset::hex(&handset::OPC));
+    let add = |imsi: &str, opc: &str| {
+        lab.imsbox(&[
+            "subscriber",
+            "add",
+            "--imsi",
+            imsi,
+            "--k",
+            &k,
+            "--opc",
+            opc,
+            "--msisdn",
+            "4915112345678",
+        ])
+    };
+    let (code, text) = add("001010000000001", &opc);
+    assert_eq!(code, Some(0), "{text}");
+    for identity in [
+        "001010000000001@ims.mnc001.mcc001.3gppnetwork.org",
+        "sip:+4915112345678@ims.mnc001.mcc001.3gppnetwork.org",
+        "tel:+4915112345678",
+    ] {
+        assert!(text.contains(identity), "{identity} is not in:\n{text}");
+    }
+    assert!(
+        !text.to_lowercase().contains(&k) && !text.contains(&opc),
+        "a key can be read again:\n{text}"
+    );
+    let (code, text) = add("001010000000002", "12");
+    assert!(code != Some(0) && text.contains("opc"), "{text}");
+    let (code, text) = add("001010000000001", &opc);
+    assert!(code != Some(0) && text.contains("001010000000001"), "{text}");
+    let (_, text) = lab.imsbox(&["subscriber", "list"]);
+    assert!(text.contains("001010000000001"), "{text}");
+    assert_eq!(lab.imsbox(&["subscriber", "remove", "001010000000001"]).0, Some(0));
+    let (code, text) = lab.imsbox(&["subscriber", "show", "001010000000001"]);
+    assert!(code != Some(0) && text.contains("001010000000001"), "{text}");
+    let log = lab.printed();
+    assert!(!log.contains(&k) && !log.contains(&opc), "a key is in the log:\n{log}");
+}
+
+#[test]
+fn rest_answers_with_problems_that_name_the_field() {
+    let lab = Lab::start("rest", "127.69.2.1");
+    let (status, body) = lab.rest("POST", "/v1/subscribers", "{\"imsi\":\"12\"}");
+    assert_eq!(status, 400, "{body}");
+    assert!(body.contains("\"field\":\"imsi\""), "{body}");
+    let (status, body) = ims_process_tests::http::request("127.69.2.1:8080", "wrong", "GET", "/v1/subscribers", "");
+    assert_eq!(status, 401, "{body}");
+    assert_eq!(lab.rest("GET", "/v1/subscribers/001019999999999", "").0, 404);
+    for n in 1..=5 {
+        lab.subscribe(&format!("00101000000010{n}"));
+    }
+    let (_, page) = lab.rest("GET", "/v1/subscribers?limit=2", "");
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!(page["subscribers"].as_array().map(Vec::len), Some(2), "{page}");
+    assert_eq!(page["next"], "001010000000102", "{page}");
+    let (_, rest) = lab.rest("GET", "/v1/subscribers?limit=9&after=001010000000102", "");
+    let rest: serde_json::Value = serde_json::from_str(&rest).unwrap();
+    assert_eq!(rest["subscribers"].as_array().map(Vec::len), Some(3), "{rest}");
+    assert!(rest["next"].is_null(), "{rest}");
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9_and_no_sqn_is_handed_out_twice() {
+    let mut lab = Lab::start("kill9", "127.69.3.1");
+    let imsi = "001010000000001";
+    lab.subscribe(imsi);
+    let mut last = 0;
+    for round in 1..=3 {
+        for n in 0..5u32 {
+            let sqn = challenged_sqn(&lab, imsi, round * 10 + n);
+            assert!(sqn > last, "SQN {sqn:012x} after {last:012x}, round {round}");
+            last = sqn;
+        }
+        lab.crash_and_restart();
+        assert!(lab.imsbox(&["subscriber", "list"]).1.contains(imsi));
+    }
+}
+
+/// The SQN in the challenge that a first REGISTER gets, unmasked with AK.
+fn challenged_sqn(lab: &Lab, imsi: &str, cseq: u32) -> u64 {
+    let pcscf: IpAddr = lab.address.parse().unwrap();
+    let attach = Attach {
+        imsi: imsi.into(),
+        ue: handset::loopback(3),
+        pcscf,
+        tcp: false,
+        alg: "hmac-sha-1-96",
+        ealg: "null",
+        port_uc: 5065,
+        port_us: 5064,
+        spi_uc: 0x1001,
+        spi_us: 0x1002,
+    };
+    let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).unwrap();
+    let message = attach.register(cseq, 5060, &attach.empty_authorization(), None, 600);
+    let answer = handset::exchange_udp(&socket, &socket, SocketAddr::new(pcscf, 5060), &message).unwrap();
+    assert_eq!(handset::status(&answer), 401, "{answer}");
+    let nonce = handset::header(&answer, "WWW-Authenticate")
+        .and_then(|l| handset::param(l, "nonce"))
+        .unwrap();
+    handset::network_sqn(nonce).unwrap()
+}

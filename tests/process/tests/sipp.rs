@@ -1,0 +1,83 @@
+//! A foreign handset: sipp registers with AKAv1-MD5 through the P-CSCF, over UDP and over TCP.
+
+use ims_process_tests::process::Running;
+use ims_process_tests::{Folder, Lab, handset, installed};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// sipp computes OPc itself, so it wants OP: of the test set 1 of TS 35.208, whose K and OPc the lab's subscribers have.
+const OP: &str = "cdc202d5123e20f62b6d676ac72cb318";
+const USERS: u32 = 20;
+
+fn register(transport: &str, net: u8) {
+    if !installed("sipp", "sip-tester") {
+        return;
+    }
+    let lab = Lab::start(&format!("sipp-{transport}"), &format!("127.68.{net}.1"));
+    let folder = Folder::new(&format!("sipp-users-{transport}"));
+    let mut users = String::from("SEQUENTIAL\n");
+    for n in 1..=USERS {
+        let imsi = format!("0010100001{n:05}");
+        lab.subscribe(&imsi);
+        let _ = writeln!(
+            users,
+            "{imsi};[authentication username={imsi}@{domain} password={imsi} aka_K=0x{k} aka_OP=0x{OP} aka_AMF=0x8000]",
+            domain = handset::DOMAIN,
+            k = handset::hex(&handset::K),
+        );
+    }
+    let users = folder.write("users.csv", &users);
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("sipp/register.xml");
+    let mut sipp = Running::start(
+        Command::new("sipp")
+            .arg(format!("{}:5060", lab.address))
+            .args(["-sf".as_ref(), scenario.as_os_str(), "-inf".as_ref(), users.as_os_str()])
+            .args([
+                "-i",
+                &format!("127.68.{net}.2"),
+                "-t",
+                transport,
+                "-m",
+                &USERS.to_string(),
+                "-r",
+                "20",
+            ])
+            .args([
+                "-timeout",
+                "40s",
+                "-timeout_error",
+                "-nostdin",
+                "-trace_err",
+                "-error_file",
+            ])
+            .arg(folder.path().join("errors.log"))
+            .current_dir(folder.path()),
+    );
+    let ended = sipp.wait_end(Duration::from_secs(60));
+    let errors = std::fs::read_to_string(folder.path().join("errors.log")).unwrap_or_default();
+    assert!(
+        ended.success(),
+        "sipp: {ended}\n{errors}\n{}\n--- imsbox:\n{}",
+        sipp.printed(),
+        lab.printed()
+    );
+    let status = lab.status();
+    for n in 1..=USERS {
+        assert!(
+            status.contains(&format!("0010100001{n:05}")),
+            "subscriber {n} is not registered:\n{status}"
+        );
+    }
+}
+
+#[test]
+fn sipp_registers_over_udp() {
+    register("u1", 1);
+}
+
+#[test]
+fn sipp_registers_over_tcp() {
+    register("t1", 2);
+}
