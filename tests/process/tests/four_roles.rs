@@ -1,0 +1,173 @@
+//! The four roles as programs of their own, from the shipped configurations, over real SIP and Diameter sockets; and what a
+//! foreign eye (tshark) says of every packet on the wire.
+
+use ims_process_tests::handset::{self, Attach};
+use ims_process_tests::process::Running;
+use ims_process_tests::{Folder, http, installed, program};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const ADDRESS: &str = "127.70.1.1";
+const REST: &str = "127.70.1.1:8080";
+
+/// A role with its shipped configuration, moved to this test's address.
+fn role(name: &str, folder: &Folder) -> Running {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/{name}.toml"));
+    let text = std::fs::read_to_string(&shipped).unwrap_or_else(|e| panic!("{}: {e}", shipped.display()));
+    let config = folder.write(&format!("{name}.toml"), &text.replace("127.0.0.1", ADDRESS));
+    let mut command = Command::new(program(name));
+    command
+        .arg("--config")
+        .arg(config)
+        .env("IMSBOX_DATA_DIR", folder.path().join(name));
+    if name == "hss" {
+        command.env("IMSBOX_HTTP", REST);
+    } else {
+        command.env("IMSBOX_HTTP", "off");
+    }
+    let running = Running::start(&mut command);
+    running.wait_for("listening", Duration::from_secs(30));
+    running
+}
+
+fn attach_in_clear(n: u8, tcp: bool) -> handset::Result<()> {
+    let attach = Attach {
+        imsi: format!("0010100000000{n:02}"),
+        ue: IpAddr::from([127, 70, 1, 100 + n]),
+        pcscf: ADDRESS.parse().map_err(|_| "address")?,
+        tcp,
+        alg: "hmac-sha-1-96",
+        ealg: "null",
+        port_uc: 5065,
+        port_us: 5064,
+        spi_uc: 0x1001,
+        spi_us: 0x1002,
+    };
+    let plain = |cseq, authorization: &str| {
+        let text = attach.register(cseq, 5060, authorization, None, 3600);
+        text.lines()
+            .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
+            .fold(
+                String::new(),
+                |all, line| if line.is_empty() { all } else { all + line + "\r\n" },
+            )
+            + "\r\n"
+    };
+    let to = SocketAddr::new(attach.pcscf, 5060);
+    let send = |message: &str| {
+        if tcp {
+            return handset::exchange_tcp(SocketAddr::new(attach.ue, 0), to, message).map(|(answer, _)| answer);
+        }
+        let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).map_err(|e| e.to_string())?;
+        handset::exchange_udp(&socket, &socket, to, message)
+    };
+    let challenge = send(&plain(1, &attach.empty_authorization()))?;
+    let line = handset::header(&challenge, "WWW-Authenticate").ok_or(challenge.clone())?;
+    let nonce = handset::param(line, "nonce").ok_or("no nonce")?;
+    let (res, ..) = handset::aka(nonce)?;
+    let answer = send(&plain(2, &handset::digest(&attach.imsi, nonce, &res)))?;
+    if handset::status(&answer) == 200 {
+        Ok(())
+    } else {
+        Err(answer)
+    }
+}
+
+#[test]
+fn four_programs_register_handsets_and_nothing_on_the_wire_is_malformed() {
+    let folder = Folder::new("four-roles");
+    let hss = role("hss", &folder);
+    let roles = [role("scscf", &folder), role("icscf", &folder), role("pcscf", &folder)];
+    let token = std::fs::read_to_string(folder.path().join("hss/admin.token")).unwrap();
+    for n in 1..=6 {
+        let body = format!(
+            "{{\"imsi\":\"0010100000000{n:02}\",\"k\":\"{}\",\"opc\":\"{}\",\"msisdn\":\"491511234560{n}\"}}",
+            handset::hex(&handset::K),
+            handset::hex(&handset::OPC)
+        );
+        let (status, answer) = http::request(REST, token.trim(), "POST", "/v1/subscribers", &body);
+        assert_eq!(status, 201, "{answer}");
+    }
+    let capture = Capture::start(&folder);
+    for n in 1..=6 {
+        if let Err(why) = attach_in_clear(n, n % 2 == 0) {
+            let logs: Vec<_> = roles.iter().chain([&hss]).map(Running::printed).collect();
+            panic!("handset {n}: {why}\n{}", logs.join("\n---\n"));
+        }
+    }
+    if let Some(capture) = capture {
+        capture.check();
+    }
+}
+
+/// tshark on the loopback interface, or None where it is absent (which `installed` reports).
+struct Capture {
+    tshark: Running,
+    file: std::path::PathBuf,
+}
+
+impl Capture {
+    fn start(folder: &Folder) -> Option<Self> {
+        if !installed("tshark", "tshark") {
+            return None;
+        }
+        let file = folder.path().join("wire.pcapng");
+        let tshark = Running::start(
+            Command::new("tshark")
+                .args(["-i", "lo", "-f", "net 127.70.1.0/24", "-w"])
+                .arg(&file),
+        );
+        tshark.wait_for("Capturing on", Duration::from_secs(30));
+        Some(Self { tshark, file })
+    }
+
+    /// What the capture shows through a display filter.
+    fn show(&self, filter: &str) -> String {
+        let mut command = Command::new("tshark");
+        command.arg("-r").arg(&self.file);
+        for (port, transport) in [
+            (4060, "udp"),
+            (5070, "udp"),
+            (6060, "udp"),
+            (4060, "tcp"),
+            (5070, "tcp"),
+            (6060, "tcp"),
+        ] {
+            command.args(["-d", &format!("{transport}.port=={port},sip")]);
+        }
+        let out = command.args(["-Y", filter]).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    fn check(mut self) {
+        // Packets reach the file a moment after the wire: the last answer is what the check waits for.
+        let complete = (0..100).any(|_| {
+            std::thread::park_timeout(Duration::from_millis(200));
+            self.show("sip.Status-Code == 200 && sip.CSeq.method == \"REGISTER\" && udp.dstport == 5060")
+                .lines()
+                .count()
+                >= 3
+        });
+        self.tshark.terminate();
+        self.tshark.wait_end(Duration::from_secs(20));
+        assert!(
+            complete,
+            "the registrations are not in the capture:\n{}",
+            self.show("sip")
+        );
+        let bad = self.show("_ws.malformed || (_ws.expert.severity >= 0x800000 && (sip || diameter))");
+        assert!(bad.is_empty(), "tshark calls these malformed or erroneous:\n{bad}");
+        for (what, filter, least) in [
+            ("challenges", "sip.Status-Code == 401", 6),
+            ("REGISTERs over TCP", "sip.Method == \"REGISTER\" && tcp", 6),
+            ("UAR and UAA", "diameter.cmd.code == 300", 24),
+            ("MAR and MAA", "diameter.cmd.code == 303", 12),
+            ("SAR and SAA", "diameter.cmd.code == 301", 12),
+        ] {
+            let found = self.show(filter).lines().count();
+            assert!(found >= least, "{what}: {found} packets, at least {least} expected");
+        }
+    }
+}
