@@ -129,7 +129,9 @@ impl MemoryStore {
     fn take(&mut self, id: i64) {
         if let Some(row) = self.rows.remove(&id) {
             self.by_sort.remove(&row.sort);
-            row.keys.iter().for_each(|key| drop(self.by_key.remove(key)));
+            for key in &row.keys {
+                self.by_key.remove(key);
+            }
         }
     }
 }
