@@ -3,16 +3,19 @@
 
 pub mod digest;
 pub mod endpoint;
+mod error;
 pub mod headers;
 pub mod locate;
 pub mod message;
 pub mod method;
 pub mod name;
 pub mod proxy;
+mod status;
 pub mod stream;
 pub mod transaction;
 
 pub use endpoint::{Endpoint, SipEvent};
-pub use message::{Message, ParseError};
+pub use message::{HeaderError, Message, ParseError};
 pub use method::Method;
 pub use name::Name;
+pub use status::reason_phrase;
