@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum DnsQuery {
     /// A and AAAA together; the hosts file counts.
     Address(String),

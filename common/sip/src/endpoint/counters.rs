@@ -1,0 +1,89 @@
+//! What the endpoint counts, for the snapshot.
+
+use crate::{Message, Method};
+use ims_core::Time;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// How many refusals a second are told as events.
+const TOLD_A_SECOND: u32 = 10;
+
+#[derive(Default)]
+pub(super) struct Counters {
+    received: BTreeMap<(&'static str, u16), u64>,
+    sent: BTreeMap<(&'static str, u16), u64>,
+    /// Messages that we sent again.
+    pub(super) resent: u64,
+    /// Repetitions that we received.
+    pub(super) repeated: u64,
+    /// Requests sent to another target, because the one before failed.
+    pub(super) failed_over: u64,
+    refused: BTreeMap<u16, u64>,
+    dropped: BTreeMap<&'static str, u64>,
+    told: (u64, u32),
+}
+
+impl Counters {
+    pub(super) fn received(&mut self, message: &Message) {
+        *self.received.entry(kind(message)).or_default() += 1;
+    }
+
+    pub(super) fn sent(&mut self, message: &Message) {
+        *self.sent.entry(kind(message)).or_default() += 1;
+    }
+
+    pub(super) fn dropped(&mut self, why: &'static str) {
+        *self.dropped.entry(why).or_default() += 1;
+    }
+
+    /// Whether the node is to be told.
+    pub(super) fn refused(&mut self, status: u16, now: Time) -> bool {
+        *self.refused.entry(status).or_default() += 1;
+        if self.told.0 != now.secs() {
+            self.told = (now.secs(), 0);
+        }
+        self.told.1 += 1;
+        self.told.1 <= TOLD_A_SECOND
+    }
+
+    pub(super) fn snapshot(&self) -> Value {
+        let spell = |counts: &BTreeMap<(&'static str, u16), u64>| -> Map<String, Value> {
+            let name = |(method, status): &(&str, u16)| match status {
+                0 => (*method).to_owned(),
+                _ => format!("{method} {status}"),
+            };
+            counts.iter().map(|(k, n)| (name(k), json!(n))).collect()
+        };
+        let refused: Map<String, Value> = self.refused.iter().map(|(k, n)| (k.to_string(), json!(n))).collect();
+        json!({
+            "received": spell(&self.received),
+            "sent": spell(&self.sent),
+            "retransmissions": { "sent": self.resent, "received": self.repeated },
+            "failovers": self.failed_over,
+            "refused": refused,
+            "dropped": self.dropped,
+        })
+    }
+}
+
+/// Methods and statuses make a small closed set here, whatever peers invent.
+fn kind(message: &Message) -> (&'static str, u16) {
+    let method = match message.method() {
+        Method::Register => "REGISTER",
+        Method::Invite => "INVITE",
+        Method::Ack => "ACK",
+        Method::Cancel => "CANCEL",
+        Method::Bye => "BYE",
+        Method::Options => "OPTIONS",
+        Method::Prack => "PRACK",
+        Method::Update => "UPDATE",
+        Method::Info => "INFO",
+        Method::Message => "MESSAGE",
+        Method::Subscribe => "SUBSCRIBE",
+        Method::Notify => "NOTIFY",
+        Method::Publish => "PUBLISH",
+        Method::Refer => "REFER",
+        Method::Other(_) => "other",
+    };
+    (method, message.status().min(700))
+}

@@ -1,0 +1,361 @@
+//! Bytes to transactions to events: the SIP side of a node.
+//!
+//! The [`Endpoint`] keeps the transactions of RFC 3261 17 (machines in [`crate::transaction`]), finds servers
+//! ([`crate::locate`]), and knows where answers go (RFC 3261 18.2.2, RFC 3581). The node calls `on_*`, then takes
+//! [`SipEvent`]s until there are none.
+//!
+//! Every entry in every table has a deadline: left alone, an endpoint becomes quiet.
+
+mod client;
+mod counters;
+mod server;
+#[cfg(test)]
+mod tests;
+mod via;
+
+pub use crate::locate::LocateConfig;
+pub use crate::transaction::SipTimers;
+
+use crate::Message;
+use crate::locate::Locator;
+use bytes::Bytes;
+use client::{Attempt, Request};
+use counters::Counters;
+use ims_core::dns::{DnsError, DnsRecord};
+use ims_core::{Action, ConnId, Ctx, Flow, FlowError, Packet, RequestId, SendTag, Time};
+use server::ServerSlot;
+use smallvec::SmallVec;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServerTx(pub u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClientTx(pub u64);
+
+/// Which side a transaction is on: decides the timers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leg {
+    Core,
+    Ue,
+}
+
+pub struct EndpointConfig {
+    pub core: SipTimers,
+    pub ue: SipTimers,
+    /// Where requests to URIs (the core side) leave from, e.g. 127.0.0.1:4060, UDP and TCP. What arrives on any
+    /// other address is on the UE's leg.
+    pub local: SocketAddr,
+    /// Via sent-by on the core side, e.g. `icscf.ims.mnc001...:4060` or `127.0.0.1:4060`.
+    pub sent_by: String,
+    /// Requests larger than this go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
+    pub udp_limit: usize,
+    /// Static next hops: host (or host:port) of a URI -> targets in order; looked at before DNS.
+    pub hops: crate::locate::StaticHops,
+    /// How many transactions may be open, for each of both sides. More is refused with 503.
+    pub max_transactions: usize,
+    pub server_location: LocateConfig,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Static table first, then RFC 3263, with failover between targets (503, transport error, timeout).
+    Uri(String),
+    /// Exactly this flow, with this sent-by in Via (the P-CSCF towards a UE). An oversize request may switch to TCP
+    /// on the same addresses.
+    Flow { flow: Flow, sent_by: String, leg: Leg },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ClientFailure {
+    #[error("no answer in time")]
+    Timeout,
+    #[error("not delivered: {0}")]
+    Transport(FlowError),
+    #[error("no server found: {0}")]
+    NoTarget(DnsError),
+    #[error("too many transactions are open")]
+    Overloaded,
+}
+
+#[derive(Debug)]
+pub enum SipEvent {
+    /// A new server transaction (never ACK, never a retransmission). Already passed `Message::check`; top Via has
+    /// received/rport set (RFC 3261 18.2.1, RFC 3581).
+    Request {
+        tx: ServerTx,
+        message: Message,
+        flow: Flow,
+    },
+    /// An ACK to a 2xx, or that matches nothing: to be proxied.
+    Ack {
+        message: Message,
+        flow: Flow,
+    },
+    /// A CANCEL of an INVITE that has no final answer yet; the endpoint has answered the CANCEL (200, or 481 and then
+    /// there is no event). `invite` is the transaction it cancels: end it with 487.
+    Cancel {
+        invite: ServerTx,
+        message: Message,
+        flow: Flow,
+    },
+    /// Our Via is already taken off.
+    Response {
+        tx: ClientTx,
+        message: Message,
+        flow: Flow,
+    },
+    /// A late 2xx to an INVITE of ours that is forgotten: our Via taken off. Anything else that matches no
+    /// transaction is dropped and counted (RFC 3261 18.1.2).
+    Stray {
+        message: Message,
+        flow: Flow,
+    },
+    Failed {
+        tx: ClientTx,
+        cause: ClientFailure,
+    },
+    /// A final INVITE response was never acknowledged (timer H), or the response could not be delivered.
+    Undelivered {
+        tx: ServerTx,
+        cause: ClientFailure,
+    },
+    /// Refused before it became a transaction: already answered where possible. For counters and the log: no more
+    /// than a few a second are told, all are counted.
+    Refused {
+        flow: Flow,
+        status: u16,
+        reason: String,
+    },
+}
+
+/// What a timer is for, and what a send tag names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+enum Key {
+    Server(u64),
+    Attempt(u64),
+    Request(u64),
+}
+
+pub struct Endpoint {
+    config: EndpointConfig,
+    /// Starts every branch of ours, so that an answer to us is known by its Via. Drawn at first use.
+    mark: String,
+    next: u64,
+    servers: HashMap<u64, ServerSlot>,
+    /// The branch (or its RFC 2543 substitute) of every server transaction.
+    branches: HashMap<String, SmallVec<[u64; 2]>>,
+    requests: HashMap<u64, Request>,
+    attempts: HashMap<u64, Attempt>,
+    conns: HashMap<ConnId, BTreeSet<Key>>,
+    timers: BTreeSet<(Time, Key)>,
+    locator: Locator,
+    events: VecDeque<SipEvent>,
+    counters: Counters,
+    now: Time,
+}
+
+impl Endpoint {
+    pub fn new(config: EndpointConfig) -> Self {
+        let locator = Locator::new(config.server_location.clone(), config.hops.clone(), config.local.ip());
+        Self {
+            config,
+            mark: String::new(),
+            next: 1,
+            servers: HashMap::new(),
+            branches: HashMap::new(),
+            requests: HashMap::new(),
+            attempts: HashMap::new(),
+            conns: HashMap::new(),
+            timers: BTreeSet::new(),
+            locator,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            now: Time::EPOCH,
+        }
+    }
+
+    pub fn on_packet(&mut self, packet: Packet, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        let Packet { flow, bytes } = packet;
+        match Message::parse(bytes) {
+            Ok(message) if message.is_request() => self.on_request(message, flow, ctx),
+            Ok(message) => self.on_response(message, flow, ctx),
+            Err(error) => self.refuse(flow, error.status(), error.to_string()),
+        }
+    }
+
+    pub fn on_send_failed(&mut self, tag: SendTag, flow: Flow, error: FlowError, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        match key_of(tag) {
+            Key::Server(id) => self.on_answer_failed(id, flow, error, ctx),
+            Key::Attempt(id) | Key::Request(id) => self.on_attempt_failed(id, flow, error, ctx),
+        }
+    }
+
+    pub fn on_flow_closed(&mut self, conn: ConnId, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        for key in self.conns.remove(&conn).unwrap_or_default() {
+            match key {
+                Key::Server(id) => self.on_connection_lost(id),
+                Key::Attempt(id) | Key::Request(id) => self.on_attempt_cut(id, ctx),
+            }
+        }
+    }
+
+    /// False when the id is not one of ours (ids are drawn from the top half: `RequestId(1<<63 | n)`).
+    pub fn on_dns(&mut self, id: RequestId, answer: Result<Vec<DnsRecord>, DnsError>, ctx: &mut Ctx<'_>) -> bool {
+        self.wake(ctx);
+        if !Locator::owns(id) {
+            return false;
+        }
+        if let Some((query, waiters)) = self.locator.on_answer(id, &answer, ctx.now) {
+            for request in waiters {
+                self.on_located(request, query.clone(), answer.clone(), ctx);
+            }
+        }
+        true
+    }
+
+    pub fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        while let Some(&(at, key)) = self.timers.first() {
+            if at > ctx.now {
+                break;
+            }
+            self.timers.pop_first();
+            match key {
+                Key::Server(id) => self.on_server_due(id, ctx),
+                Key::Attempt(id) => self.on_attempt_due(id, ctx),
+                Key::Request(id) => self.on_locate_due(id, ctx),
+            }
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// What happened, one at a time; call until None after every on_*.
+    pub fn next_event(&mut self) -> Option<SipEvent> {
+        self.events.pop_front()
+    }
+
+    /// Sends a response that belongs to no transaction (stray 2xx retransmissions) by its top Via.
+    pub fn forward_stray(&mut self, response: Message, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        match via::response_flow(&response, self.config.local) {
+            Some(flow) => {
+                self.counters.sent(&response);
+                self.send(flow, response.to_bytes(), SendTag(0), ctx);
+            }
+            None => self.counters.dropped("no-way-back"),
+        }
+    }
+
+    /// No transaction, no location in progress.
+    pub fn is_quiet(&self) -> bool {
+        self.servers.is_empty()
+            && self.branches.is_empty()
+            && self.requests.is_empty()
+            && self.attempts.is_empty()
+            && self.conns.is_empty()
+            && self.timers.is_empty()
+            && self.locator.is_quiet()
+    }
+
+    pub fn snapshot(&self) -> serde_json::Value {
+        let mut all = self.counters.snapshot();
+        all["transactions"] = serde_json::json!({
+            "server": self.servers.len(), "client": self.attempts.len(), "requests": self.requests.len(),
+        });
+        all["location"] = self.locator.snapshot(self.now);
+        all
+    }
+
+    fn wake(&mut self, ctx: &mut Ctx<'_>) {
+        self.now = ctx.now;
+        if self.mark.is_empty() {
+            self.mark = ctx.rng.token(MARK_LEN);
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    fn timers_of(&self, leg: Leg) -> SipTimers {
+        match leg {
+            Leg::Core => self.config.core,
+            Leg::Ue => self.config.ue,
+        }
+    }
+
+    fn leg_of(&self, flow: &Flow) -> Leg {
+        if flow.local == self.config.local {
+            Leg::Core
+        } else {
+            Leg::Ue
+        }
+    }
+
+    /// Moves the one timer that a table entry has; `armed` is where it stands now.
+    fn arm(timers: &mut BTreeSet<(Time, Key)>, armed: &mut Option<Time>, at: Option<Time>, key: Key) {
+        if *armed != at {
+            if let Some(old) = armed.take() {
+                timers.remove(&(old, key));
+            }
+            if let Some(at) = at {
+                timers.insert((at, key));
+            }
+            *armed = at;
+        }
+    }
+
+    fn bind(&mut self, flow: &Flow, key: Key) {
+        if let Some(conn) = flow.conn {
+            self.conns.entry(conn).or_default().insert(key);
+        }
+    }
+
+    fn unbind(&mut self, flow: &Flow, key: Key) {
+        let Some(conn) = flow.conn else { return };
+        if let Some(keys) = self.conns.get_mut(&conn) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.conns.remove(&conn);
+            }
+        }
+    }
+
+    fn send(&mut self, flow: Flow, bytes: Bytes, tag: SendTag, ctx: &mut Ctx<'_>) {
+        ctx.act(Action::SendSip { flow, bytes, tag });
+    }
+
+    /// Counts, and tells the node unless it has been told a lot within this second.
+    fn refuse(&mut self, flow: Flow, status: u16, reason: String) {
+        if self.counters.refused(status, self.now) {
+            self.events.push_back(SipEvent::Refused { flow, status, reason });
+        }
+    }
+}
+
+const MARK_LEN: usize = 6;
+
+fn tag_of(key: Key) -> SendTag {
+    match key {
+        Key::Server(id) => SendTag(id << 1),
+        Key::Attempt(id) | Key::Request(id) => SendTag(id << 1 | 1),
+    }
+}
+
+fn key_of(tag: SendTag) -> Key {
+    if tag.0 & 1 == 0 {
+        Key::Server(tag.0 >> 1)
+    } else {
+        Key::Attempt(tag.0 >> 1)
+    }
+}

@@ -1,0 +1,462 @@
+//! The server side: requests that come in, and our answers to them.
+
+use super::{ClientFailure, Endpoint, Key, Leg, ServerTx, SipEvent, tag_of, via};
+use crate::headers::{CSeq, From, To, Via};
+use crate::transaction::{InviteServer, Server, ServerDue, invite_server};
+use crate::{Message, Method, Name};
+use bytes::Bytes;
+use ims_core::{Ctx, Flow, FlowError, Time, Transport};
+use std::time::Duration;
+
+/// For how long the node may take to answer. Both are far beyond what a client waits.
+const PATIENCE: Duration = Duration::from_secs(300);
+const INVITE_PATIENCE: Duration = Duration::from_secs(600);
+/// Transactions that may share a branch: a request, its CANCEL, and clients that repeat themselves.
+const MAX_SAME_BRANCH: usize = 8;
+
+enum Machine {
+    Invite(InviteServer),
+    Other(Server),
+}
+
+/// A server transaction with all that belongs to it.
+pub(super) struct ServerSlot {
+    machine: Machine,
+    /// Its entry in `branches`.
+    branch: String,
+    sent_by: String,
+    /// Empty for INVITE.
+    method: Box<str>,
+    /// What the request came in on.
+    flow: Flow,
+    /// What answers leave on.
+    reply: Flow,
+    /// `reply` was set by the node.
+    forced: bool,
+    /// Where answers go when the connection of `reply` is gone.
+    fallback: Option<Flow>,
+    /// The last answer.
+    last: Option<Bytes>,
+    /// The INVITE, as long as we may have to say 100.
+    invite: Option<Box<Message>>,
+    /// The To tag of our answers.
+    to_tag: Option<String>,
+    /// A CANCEL: the node does not know it.
+    internal: bool,
+    armed: Option<Time>,
+}
+
+impl ServerSlot {
+    fn is_invite(&self) -> bool {
+        matches!(self.machine, Machine::Invite(_))
+    }
+
+    fn is_method(&self, method: Method<'_>) -> bool {
+        match method {
+            Method::Invite => self.is_invite(),
+            other => !self.is_invite() && *self.method == *other.as_str(),
+        }
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        match &self.machine {
+            Machine::Invite(m) => m.deadline(),
+            Machine::Other(m) => m.deadline(),
+        }
+    }
+
+    fn on_repeated(&self) -> bool {
+        match &self.machine {
+            Machine::Invite(m) => m.on_repeated(),
+            Machine::Other(m) => m.on_repeated(),
+        }
+    }
+
+    /// A final answer has been given.
+    fn is_answered(&self) -> bool {
+        match &self.machine {
+            Machine::Invite(m) => m.state() != invite_server::State::Proceeding,
+            Machine::Other(m) => m.state() == crate::transaction::server::State::Completed,
+        }
+    }
+}
+
+/// What identifies the transaction of a request (RFC 3261 17.2.3).
+struct Identity {
+    branch: String,
+    sent_by: String,
+    /// The branch has the magic cookie: it is unique by itself.
+    modern: bool,
+}
+
+impl Identity {
+    fn of(request: &Message) -> Option<Self> {
+        let via: Via<'_> = request.first().ok().flatten()?;
+        let sent_by = via::sent_by(&via);
+        match via.params.value("branch") {
+            Some(branch) if branch.len() > via::COOKIE.len() && branch.starts_with(via::COOKIE) => Some(Self {
+                branch: branch.to_owned(),
+                sent_by,
+                modern: true,
+            }),
+            // RFC 2543: Request-URI, From tag, Call-ID, CSeq number and the topmost Via. A blank parts them, and keeps
+            // them apart from any branch.
+            branch => {
+                let from: From<'_> = request.first().ok().flatten()?;
+                let cseq: CSeq<'_> = request.first().ok().flatten()?;
+                let call_id = request.text(Name::CallId)?;
+                let parts = [
+                    request.uri(),
+                    from.tag().unwrap_or_default(),
+                    call_id,
+                    branch.unwrap_or_default(),
+                ];
+                Some(Self {
+                    branch: format!("{} {}", parts.join(" "), cseq.number),
+                    sent_by,
+                    modern: false,
+                })
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    pub(super) fn on_request(&mut self, mut message: Message, flow: Flow, ctx: &mut Ctx<'_>) {
+        self.counters.received(&message);
+        let checked = message.check();
+        let Some((reply, fallback)) = via::note_received(&mut message, &flow) else {
+            return self.refuse(
+                flow,
+                400,
+                "the topmost Via cannot be read: no answer is possible".into(),
+            );
+        };
+        let fallback = fallback.filter(|_| self.leg_of(&flow) == Leg::Core);
+        if let Err(error) = checked {
+            self.answer_statelessly(&message, error.status(), reply, ctx);
+            return self.refuse(flow, error.status(), error.to_string());
+        }
+        let Some(identity) = Identity::of(&message) else {
+            return self.refuse(
+                flow,
+                400,
+                "the transaction cannot be told from Via, From and CSeq".into(),
+            );
+        };
+        if message.method() == Method::Ack {
+            return self.on_ack(message, flow, &identity, ctx);
+        }
+        if let Some(id) = self.find(&identity, message.method()) {
+            return self.on_repeated(id, &flow, ctx);
+        }
+        let crowded = self
+            .branches
+            .get(&identity.branch)
+            .is_some_and(|same| same.len() >= MAX_SAME_BRANCH);
+        if crowded || self.servers.len() >= self.config.max_transactions {
+            self.answer_statelessly(&message, 503, reply, ctx);
+            return self.refuse(
+                flow,
+                503,
+                "too many transactions are open: raise max_transactions or add a node".into(),
+            );
+        }
+        if message.method() == Method::Cancel {
+            return self.on_cancel(message, flow, reply, fallback, identity, ctx);
+        }
+        let id = self.open(&message, flow, reply, fallback, identity, ctx.now);
+        self.events.push_back(SipEvent::Request {
+            tx: ServerTx(id),
+            message,
+            flow,
+        });
+    }
+
+    fn open(
+        &mut self,
+        message: &Message,
+        flow: Flow,
+        reply: Flow,
+        fallback: Option<Flow>,
+        identity: Identity,
+        now: Time,
+    ) -> u64 {
+        let (id, timers) = (self.fresh_id(), self.timers_of(self.leg_of(&flow)));
+        let (reliable, method) = (flow.transport.is_reliable(), message.method());
+        let is_invite = method == Method::Invite;
+        let machine = if is_invite {
+            Machine::Invite(InviteServer::start(timers, reliable, INVITE_PATIENCE, now))
+        } else {
+            Machine::Other(Server::start(timers, reliable, PATIENCE, now))
+        };
+        self.branches.entry(identity.branch.clone()).or_default().push(id);
+        let slot = ServerSlot {
+            machine,
+            branch: identity.branch,
+            sent_by: identity.sent_by,
+            method: if is_invite { "".into() } else { method.as_str().into() },
+            flow,
+            reply,
+            forced: false,
+            fallback,
+            last: None,
+            invite: is_invite.then(|| Box::new(message.clone())),
+            to_tag: None,
+            internal: method == Method::Cancel,
+            armed: None,
+        };
+        self.servers.insert(id, slot);
+        self.bind(&reply, Key::Server(id));
+        self.settle_server(id);
+        id
+    }
+
+    fn find(&self, identity: &Identity, method: Method<'_>) -> Option<u64> {
+        let same = self.branches.get(&identity.branch)?;
+        let fits = |slot: &ServerSlot| slot.sent_by == identity.sent_by && slot.is_method(method);
+        same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
+    }
+
+    /// The INVITE that an ACK or CANCEL belongs to. Phones change sent-by between the two: then the branch, unique
+    /// by itself, and the address that it comes from are enough.
+    fn find_invite(&self, identity: &Identity, flow: &Flow) -> Option<u64> {
+        if let Some(id) = self.find(identity, Method::Invite) {
+            return Some(id);
+        }
+        let same = self.branches.get(&identity.branch).filter(|_| identity.modern)?;
+        let fits = |slot: &ServerSlot| slot.is_invite() && slot.flow.remote.ip() == flow.remote.ip();
+        same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
+    }
+
+    fn on_repeated(&mut self, id: u64, flow: &Flow, ctx: &mut Ctx<'_>) {
+        self.counters.repeated += 1;
+        let Some(slot) = self.servers.get_mut(&id) else { return };
+        // The client lost its connection and asks again on a new one: answers go there now.
+        let moved = slot.reply.transport == Transport::Tcp
+            && flow.transport == Transport::Tcp
+            && flow.remote.ip() == slot.flow.remote.ip()
+            && flow.conn != slot.reply.conn;
+        if moved {
+            let old = std::mem::replace(&mut slot.reply, *flow);
+            self.unbind(&old, Key::Server(id));
+            self.bind(flow, Key::Server(id));
+        }
+        if self.servers.get(&id).is_some_and(ServerSlot::on_repeated) {
+            self.repeat_answer(id, ctx);
+        }
+    }
+
+    fn repeat_answer(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+        let Some((reply, last)) = self.servers.get(&id).and_then(|s| Some((s.reply, s.last.clone()?))) else {
+            return;
+        };
+        self.counters.resent += 1;
+        self.send(reply, last, tag_of(Key::Server(id)), ctx);
+    }
+
+    fn on_ack(&mut self, message: Message, flow: Flow, identity: &Identity, ctx: &mut Ctx<'_>) {
+        if let Some(id) = self.find_invite(identity, &flow) {
+            let Some(Machine::Invite(machine)) = self.servers.get_mut(&id).map(|slot| &mut slot.machine) else {
+                return;
+            };
+            let for_the_node = machine.on_ack(ctx.now);
+            self.settle_server(id);
+            if !for_the_node {
+                return;
+            }
+        }
+        self.events.push_back(SipEvent::Ack { message, flow });
+    }
+
+    /// RFC 3261 9.2 and 16.10: the CANCEL is answered at once, what becomes of the INVITE is up to the node.
+    fn on_cancel(
+        &mut self,
+        message: Message,
+        flow: Flow,
+        reply: Flow,
+        fallback: Option<Flow>,
+        identity: Identity,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let invite = self.find_invite(&identity, &flow);
+        let id = self.open(&message, flow, reply, fallback, identity, ctx.now);
+        let Some(slot) = invite.and_then(|id| self.servers.get_mut(&id)) else {
+            let tag = ctx.rng.token(12);
+            self.respond(ServerTx(id), Message::response(&message, 481, Some(&tag)), ctx);
+            return;
+        };
+        // RFC 3261 9.2: the To tag is that of the answers to the INVITE.
+        let tag = slot.to_tag.get_or_insert_with(|| ctx.rng.token(12)).clone();
+        let (pending, forced) = (!slot.is_answered(), slot.forced.then_some(slot.reply));
+        if let Some(forced) = forced.filter(|f| f.transport == flow.transport && !f.transport.is_reliable()) {
+            self.set_reply_flow(ServerTx(id), forced);
+        }
+        self.respond(ServerTx(id), Message::response(&message, 200, Some(&tag)), ctx);
+        if let Some(invite) = invite.filter(|_| pending) {
+            self.events.push_back(SipEvent::Cancel {
+                invite: ServerTx(invite),
+                message,
+                flow,
+            });
+        }
+    }
+
+    /// Answers: provisional or final. Goes where RFC 3261 18.2.2 and RFC 3581 say, or by `set_reply_flow`.
+    pub fn respond(&mut self, tx: ServerTx, response: Message, ctx: &mut Ctx<'_>) {
+        self.wake(ctx);
+        let (key, status) = (Key::Server(tx.0), response.status());
+        let Some(slot) = self.servers.get_mut(&tx.0) else {
+            return self.counters.dropped("late-answer");
+        };
+        let wanted = match &mut slot.machine {
+            Machine::Invite(m) => m.on_answer(status, ctx.now),
+            Machine::Other(m) => m.on_answer(status, ctx.now),
+        };
+        if !wanted {
+            return self.counters.dropped("late-answer");
+        }
+        if slot.is_invite() && status > 100 && slot.to_tag.is_none() {
+            slot.to_tag = response
+                .first::<To<'_>>()
+                .ok()
+                .flatten()
+                .and_then(|to| to.tag().map(str::to_owned));
+        }
+        if slot.is_answered() || status > 100 {
+            slot.invite = None;
+        }
+        let (reply, bytes) = (slot.reply, response.to_bytes());
+        slot.last = Some(bytes.clone());
+        self.counters.sent(&response);
+        self.send(reply, bytes, tag_of(key), ctx);
+        self.settle_server(tx.0);
+    }
+
+    /// All answers of this transaction, retransmissions too, leave on this flow (the P-CSCF inside an SA: UDP answers
+    /// go port_pc -> port_us). For a request that came by TCP, a TCP flow without `conn` is where the answers go once
+    /// its connection is gone (port_pc -> port_us); until then they return on the connection (RFC 3261 18.2.2).
+    pub fn set_reply_flow(&mut self, tx: ServerTx, flow: Flow) {
+        let Some(slot) = self.servers.get_mut(&tx.0) else {
+            return;
+        };
+        let on_connection = slot.reply.conn.is_some() && flow.transport == Transport::Tcp && flow.conn.is_none();
+        if on_connection {
+            slot.fallback = Some(flow);
+            return;
+        }
+        slot.forced = true;
+        let old = std::mem::replace(&mut slot.reply, flow);
+        self.unbind(&old, Key::Server(tx.0));
+        self.bind(&flow, Key::Server(tx.0));
+    }
+
+    /// Without a transaction: the same request gets the same answer, tag included (RFC 3261 8.2.7).
+    fn answer_statelessly(&mut self, request: &Message, status: u16, reply: Flow, ctx: &mut Ctx<'_>) {
+        let present = [Name::From, Name::To, Name::CallId, Name::CSeq]
+            .iter()
+            .all(|name| request.has(*name));
+        if request.method() == Method::Ack || !present {
+            return;
+        }
+        let tag = format!(
+            "{}{:x}",
+            self.mark,
+            fnv(request.raw(Name::Via).next().unwrap_or_default())
+        );
+        let mut response = Message::response(request, status, Some(&tag));
+        if status == 503 {
+            response.set(Name::RetryAfter, 5 + ctx.rng.below(10));
+        }
+        self.counters.sent(&response);
+        self.send(reply, response.to_bytes(), ims_core::SendTag(0), ctx);
+    }
+
+    pub(super) fn on_server_due(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+        let Some(slot) = self.servers.get_mut(&id) else { return };
+        slot.armed = None;
+        let due = match &mut slot.machine {
+            Machine::Invite(m) => m.on_timer(ctx.now),
+            Machine::Other(m) => m.on_timer(ctx.now),
+        };
+        match due {
+            ServerDue::Trying => {
+                if let Some(invite) = slot.invite.take() {
+                    self.respond(ServerTx(id), Message::response(&invite, 100, None), ctx);
+                }
+            }
+            ServerDue::Resend => self.repeat_answer(id, ctx),
+            ServerDue::Unacknowledged | ServerDue::Unanswered => self.lose(id, ClientFailure::Timeout),
+            ServerDue::Ended => self.free_server(id),
+            ServerDue::Nothing => {}
+        }
+        self.settle_server(id);
+    }
+
+    pub(super) fn on_answer_failed(&mut self, id: u64, flow: Flow, error: FlowError, ctx: &mut Ctx<'_>) {
+        let Some(slot) = self.servers.get_mut(&id) else { return };
+        // A full queue is a lost datagram; an answer that has since moved on to another flow is not lost.
+        let stale = flow.transport != slot.reply.transport || flow.conn.is_some() && flow.conn != slot.reply.conn;
+        if stale || error == FlowError::QueueFull && !flow.transport.is_reliable() {
+            return;
+        }
+        if let Some(fallback) = slot.fallback.take() {
+            let old = std::mem::replace(&mut slot.reply, fallback);
+            self.unbind(&old, Key::Server(id));
+            self.repeat_answer(id, ctx);
+        } else if slot.is_answered() {
+            self.lose(id, ClientFailure::Transport(error));
+        }
+    }
+
+    pub(super) fn on_connection_lost(&mut self, id: u64) {
+        if let Some(slot) = self.servers.get_mut(&id)
+            && let Some(fallback) = slot.fallback.take()
+        {
+            slot.reply = fallback;
+        }
+    }
+
+    fn lose(&mut self, id: u64, cause: ClientFailure) {
+        if self.servers.get(&id).is_some_and(|slot| !slot.internal) {
+            self.events.push_back(SipEvent::Undelivered {
+                tx: ServerTx(id),
+                cause,
+            });
+        }
+        self.free_server(id);
+    }
+
+    fn settle_server(&mut self, id: u64) {
+        let now = self.now;
+        let Some(slot) = self.servers.get_mut(&id) else { return };
+        let deadline = slot.deadline();
+        // Timer I is zero on a reliable transport.
+        if slot.is_answered() && deadline.is_some_and(|at| at <= now) {
+            self.free_server(id);
+        } else {
+            Self::arm(&mut self.timers, &mut slot.armed, deadline, Key::Server(id));
+        }
+    }
+
+    fn free_server(&mut self, id: u64) {
+        let Some(mut slot) = self.servers.remove(&id) else {
+            return;
+        };
+        Self::arm(&mut self.timers, &mut slot.armed, None, Key::Server(id));
+        self.unbind(&slot.reply, Key::Server(id));
+        if let Some(same) = self.branches.get_mut(&slot.branch) {
+            same.retain(|other| *other != id);
+            if same.is_empty() {
+                self.branches.remove(&slot.branch);
+            }
+        }
+    }
+}
+
+/// FNV-1a.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}

@@ -1,0 +1,89 @@
+//! The topmost Via: what is written into it, and where it says that answers go.
+
+use crate::headers::Via;
+use crate::{Message, Name};
+use ims_core::uri::parse_ip;
+use ims_core::{Flow, Transport};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+const SIP_PORT: u16 = 5060;
+pub(super) const COOKIE: &str = "z9hG4bK";
+
+/// The Via we put on a request. No rport: towards a UE inside IPsec answers must come to our server port.
+pub(super) fn ours(transport: Transport, sent_by: &str, branch: &str) -> String {
+    format!("SIP/2.0/{} {sent_by};branch={branch}", transport.token())
+}
+
+/// Sent-by as it is compared: lower case, with its port.
+pub(super) fn sent_by(via: &Via<'_>) -> String {
+    format!("{}:{}", via.host.to_ascii_lowercase(), via.port.unwrap_or(SIP_PORT))
+}
+
+/// Writes `received` and `rport` (RFC 3261 18.2.1, RFC 3581 4); what the sender claimed there is removed. Gives the
+/// flow that answers to this request leave on (RFC 3261 18.2.2), and where they go when the connection is gone.
+pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<(Flow, Option<Flow>)> {
+    let via: Via<'_> = message.first().ok().flatten()?;
+    let (from, wants_rport) = (flow.remote.ip(), via.params.has("rport"));
+    let back = SocketAddr::new(from, via.port.unwrap_or(SIP_PORT));
+    let untrue = parse_ip(via.host) != Some(from);
+    if untrue || wants_rport || via.params.has("received") {
+        let mut value = format!("SIP/2.0/{} {}", via.transport, via.host);
+        if let Some(port) = via.port {
+            let _ = write!(value, ":{port}");
+        }
+        for (name, param) in via.params.iter() {
+            if !name.eq_ignore_ascii_case("received") && !name.eq_ignore_ascii_case("rport") {
+                write_param(&mut value, name, param);
+            }
+        }
+        if untrue || wants_rport {
+            let _ = write!(value, ";received={from}");
+        }
+        if wants_rport {
+            let _ = write!(value, ";rport={}", flow.remote.port());
+        }
+        message.replace_first(Name::Via, value);
+    }
+    Some(match flow.transport {
+        Transport::Udp if wants_rport => (Flow::udp(flow.local, flow.remote), None),
+        Transport::Udp => (Flow::udp(flow.local, back), None),
+        Transport::Tcp => (*flow, Some(Flow::tcp(SocketAddr::new(flow.local.ip(), 0), back))),
+    })
+}
+
+fn write_param(out: &mut String, name: &str, value: Option<&str>) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-.!%*_+`'~[]:".contains(c);
+    let _ = match value {
+        None => write!(out, ";{name}"),
+        Some(v) if !v.is_empty() && v.chars().all(plain) => write!(out, ";{name}={v}"),
+        Some(v) => write!(out, ";{name}=\"{v}\""),
+    };
+}
+
+/// Where a response goes that we only have the Via of (RFC 3261 18.2.2): addresses only, no names.
+pub(super) fn response_flow(response: &Message, local: SocketAddr) -> Option<Flow> {
+    let via: Via<'_> = response.first().ok().flatten()?;
+    let ip = via
+        .params
+        .value("received")
+        .and_then(parse_ip)
+        .or_else(|| parse_ip(via.host))?;
+    let rport = via.params.value("rport").and_then(|p| p.parse::<u16>().ok());
+    let port = rport.or(via.port).unwrap_or(SIP_PORT);
+    if ip.is_ipv4() != local.is_ipv4() || unusable(ip) {
+        return None;
+    }
+    if via.transport.eq_ignore_ascii_case("udp") {
+        Some(Flow::udp(local, SocketAddr::new(ip, port)))
+    } else if via.transport.eq_ignore_ascii_case("tcp") {
+        let port = via.port.unwrap_or(SIP_PORT);
+        Some(Flow::tcp(SocketAddr::new(local.ip(), 0), SocketAddr::new(ip, port)))
+    } else {
+        None
+    }
+}
+
+fn unusable(ip: IpAddr) -> bool {
+    ip.is_unspecified() || ip.is_multicast()
+}
