@@ -2,12 +2,17 @@
 //! Cx commands (TS 29.229) used by both ends.
 
 pub mod avp;
+mod base;
 pub mod config;
 pub mod cx;
 pub mod dict;
 pub mod endpoint;
 pub mod error;
+mod local;
 pub mod message;
+mod peer;
+mod requests;
+mod served;
 pub mod stream;
 
 pub use config::{EndpointConfig, PeerConfig};

@@ -143,8 +143,23 @@ impl Message {
         }
     }
 
+    /// The same message under other identifiers.
+    #[must_use]
+    pub(crate) fn with_ids(&self, hop_by_hop: u32, end_to_end: u32) -> Message {
+        Message {
+            hop_by_hop,
+            end_to_end,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn set_retransmitted(&mut self) {
         self.flags |= FLAG_RETRANSMITTED;
+    }
+
+    /// In bytes on the wire.
+    pub fn length(&self) -> usize {
+        HEADER_LENGTH + self.body.len()
     }
 
     pub fn command(&self) -> u32 {
