@@ -216,8 +216,16 @@ pub fn split_hostport(text: &str) -> Result<(&str, Option<u16>), UriError> {
 /// An address, IPv6 with or without brackets.
 pub fn parse_ip(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[') {
-        Some(inner) => inner.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok().map(IpAddr::V6),
+        Some(inner) => parse_ipv6(inner.strip_suffix(']')?),
         None => host.parse().ok(),
+    }
+}
+
+/// Three colons before a dotted quad are a slip of the RFC 3261 grammar that must be tolerated (RFC 5118 4.10).
+fn parse_ipv6(text: &str) -> Option<IpAddr> {
+    match text.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => Some(IpAddr::V6(ip)),
+        Err(_) => text.replacen(":::", "::", 1).parse::<std::net::Ipv6Addr>().ok().map(IpAddr::V6),
     }
 }
 
@@ -287,6 +295,12 @@ mod tests {
     }
 
     #[test]
+    fn three_colons_before_a_dotted_quad_are_tolerated() {
+        let u = Uri::parse("sip:user@[2001:db8:::192.0.2.1]").unwrap();
+        assert_eq!(u.host_ip(), Some("2001:db8::192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
     fn bad_uris_say_why() {
         for (text, why) in [
             ("nohost", UriError::NoScheme),
@@ -295,6 +309,7 @@ mod tests {
             ("sip:a@host:99999", UriError::BadPort),
             ("sip:a@host:", UriError::BadPort),
             ("sip:a@[::1", UriError::BadHost),
+            ("sip:a@[::::1]", UriError::BadHost),
             ("sip:a@ho st", UriError::BadCharacter),
             ("tel:", UriError::BadNumber),
             ("tel:+alice", UriError::BadNumber),

@@ -31,11 +31,10 @@ impl<'a> Params<'a> {
                 return Err("has an empty or malformed parameter");
             }
             match value {
-                Some(v) if v.starts_with('"') => {
-                    if !quoted(v).is_some_and(|(_, after)| after.is_empty()) {
-                        return Err("has a parameter with unbalanced quotes");
-                    }
+                Some(v) if v.starts_with('"') && !quoted(v).is_some_and(|(_, after)| after.is_empty()) => {
+                    return Err("has a parameter with unbalanced quotes");
                 }
+                Some(v) if v.starts_with('"') => {}
                 Some(v) if v.is_empty() || v.bytes().any(|b| super::list::is_blank(b) || b == b'"') => {
                     return Err("has a malformed parameter value");
                 }
