@@ -381,13 +381,14 @@ impl Endpoint {
     }
 
     fn on_stray(&mut self, mut message: Message, flow: Flow) {
-        let ours = message
+        let of = message
             .first::<Via<'_>>()
             .ok()
             .flatten()
-            .and_then(|v| self.id_in(v.params.value("branch")?));
+            .and_then(|via| self.id_in(via.params.value("branch")?));
+        let forgotten = of.is_some_and(|id| !self.attempts.contains_key(&id));
         let late = message.method() == Method::Invite && (200..300).contains(&message.status());
-        if ours.is_none() || !late {
+        if !forgotten || !late {
             return self.counters.dropped("stray-response");
         }
         message.pop_first(Name::Via);

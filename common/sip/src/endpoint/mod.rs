@@ -9,8 +9,6 @@
 mod client;
 mod counters;
 mod server;
-#[cfg(test)]
-mod tests;
 mod via;
 
 pub use crate::locate::LocateConfig;

@@ -1,0 +1,9 @@
+//! The endpoint driven by hand: virtual clock, packets as text, loss by dropping actions.
+
+mod client;
+mod hostile;
+mod lab;
+mod locate;
+mod pair;
+mod server;
+mod server_cancel;
