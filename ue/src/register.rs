@@ -284,7 +284,7 @@ impl Ue {
     /// Authentication-Info is optional; when it proves something, it must be true.
     fn check_rspauth(&mut self, attempt: &Attempt, message: &Message) {
         let Ok(Some(info)) = message.first::<AuthenticationInfo<'_>>() else { return };
-        let Some(rspauth) = info.params.get("rspauth") else { return };
+        let Some(rspauth) = info.0.get("rspauth") else { return };
         let Credential::Aka(aka) = &attempt.credential else { return };
         let expected = aka.expected_rspauth(self.identity.impi.as_str(), &self.registrar_uri());
         if !ims_sip::digest::matches(&expected, &rspauth) {

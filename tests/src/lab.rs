@@ -1,0 +1,2 @@
+//! soon
+pub struct Lab; pub struct LabConfig;
