@@ -1,2 +1,3 @@
 //! soon
-pub struct Lab; pub struct LabConfig;
+pub struct Lab;
+pub struct LabConfig;

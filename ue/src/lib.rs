@@ -102,7 +102,11 @@ pub struct Ue {
 impl Ue {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let timers = SipTimers { t1: config.t1.0, t2: config.t2.0, t4: config.t4.0 };
+        let timers = SipTimers {
+            t1: config.t1.0,
+            t2: config.t2.0,
+            t4: config.t4.0,
+        };
         let local = SocketAddr::new(config.address, config.port);
         let sip = Endpoint::new(EndpointConfig {
             core: timers,
@@ -220,7 +224,12 @@ impl Ue {
             "register" => Procedure::Register,
             "refresh" => Procedure::Refresh,
             "deregister" => Procedure::Deregister,
-            "status" => return ctx.act(Action::Reply { id: command.id, result: Ok(self.snapshot()) }),
+            "status" => {
+                return ctx.act(Action::Reply {
+                    id: command.id,
+                    result: Ok(self.snapshot()),
+                });
+            }
             other => {
                 let result = Err(Problem::not_found(format!("a handset has no call `{other}`")));
                 return ctx.act(Action::Reply { id: command.id, result });
@@ -232,7 +241,10 @@ impl Ue {
         if self.start(procedure, ctx) {
             self.asked_by = Some(command.id);
         } else {
-            let result = Err(Problem::conflict(None, "another procedure is running: wait for its end"));
+            let result = Err(Problem::conflict(
+                None,
+                "another procedure is running: wait for its end",
+            ));
             ctx.act(Action::Reply { id: command.id, result });
         }
     }
@@ -284,7 +296,9 @@ impl Ue {
             [set.spi_uc, set.spi_us].contains(&expiry.spi) && expiry.dst == set.ue
                 || [set.spi_pc, set.spi_ps].contains(&expiry.spi) && expiry.dst == set.pcscf
         });
-        let Some(live) = own.filter(|_| expiry.hard).cloned() else { return };
+        let Some(live) = own.filter(|_| expiry.hard).cloned() else {
+            return;
+        };
         self.count("sa-expired");
         self.remove_set(live.set.spi_us, ctx);
         if live.state == sa::SetState::Established && self.binding.is_some() {
