@@ -162,11 +162,13 @@ impl Endpoint {
         let Some(key) = self.links.get(&link).copied() else {
             return;
         };
-        self.with_peer(key, ctx, |peer, _, ctx| {
-            if peer.link() == Some(link) {
-                peer.on_heard(ctx.now);
-            }
-        });
+        if self
+            .peers
+            .get_mut(&key)
+            .is_some_and(|peer| peer.link() == Some(link) && peer.on_heard(ctx.now))
+        {
+            self.with_peer(key, ctx, |_, _, _| ());
+        }
         match parsed {
             Ok(message) if message.is_request() => self.on_request(link, key, message, ctx),
             Ok(message) => self.on_some_answer(link, key, message, ctx),
@@ -281,7 +283,12 @@ impl Endpoint {
     fn with_peer(&mut self, key: u32, ctx: &mut Ctx<'_>, act: impl FnOnce(&mut Peer, &mut Local, &mut Ctx<'_>)) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         act(peer, &mut self.local, ctx);
-        let (outcomes, label) = (std::mem::take(&mut peer.outcomes), peer.label());
+        let outcomes = std::mem::take(&mut peer.outcomes);
+        let label = if outcomes.is_empty() {
+            String::new()
+        } else {
+            peer.label()
+        };
         let link = peer.link();
         match peer.timer {
             Some(at) => self.timers.set(key, at),
@@ -294,24 +301,32 @@ impl Endpoint {
             self.timers.clear(&key);
         }
         for outcome in outcomes {
-            match outcome {
-                Outcome::Up => {
-                    tracing::info!(peer = label, "Diameter peer is up");
-                    self.events.push_back(DiameterEvent::PeerUp { peer: label.clone() });
-                    self.send_stranded(ctx);
-                }
-                Outcome::Suspect => link.into_iter().for_each(|link| self.fail_over(link, false, ctx)),
-                Outcome::Down(reason) => {
-                    tracing::warn!(peer = label, "Diameter peer is down: {reason}");
-                    self.events.push_back(DiameterEvent::PeerDown {
-                        peer: label.clone(),
-                        reason,
-                    });
-                }
-                Outcome::LinkGone(link) => {
-                    self.links.remove(&link);
-                    self.fail_over(link, true, ctx);
-                }
+            self.on_outcome(outcome, link, &label, ctx);
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: Outcome, link: Option<LinkId>, peer: &str, ctx: &mut Ctx<'_>) {
+        match outcome {
+            Outcome::Up => {
+                tracing::info!(peer, "Diameter peer is up");
+                self.events.push_back(DiameterEvent::PeerUp { peer: peer.into() });
+                self.send_stranded(ctx);
+            }
+            Outcome::Recovered => tracing::info!(peer, "Diameter peer answers again"),
+            Outcome::Suspect => {
+                tracing::warn!(peer, "Diameter peer does not answer the watchdog");
+                link.into_iter().for_each(|link| self.fail_over(link, false, ctx));
+            }
+            Outcome::Down(reason) => {
+                tracing::warn!(peer, "Diameter peer is down: {reason}");
+                self.events.push_back(DiameterEvent::PeerDown {
+                    peer: peer.into(),
+                    reason,
+                });
+            }
+            Outcome::LinkGone(link) => {
+                self.links.remove(&link);
+                self.fail_over(link, true, ctx);
             }
         }
     }

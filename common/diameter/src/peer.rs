@@ -74,8 +74,9 @@ impl Watchdog {
 /// What the endpoint has to act on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// Usable: opened, or heard again after it was suspect.
     Up,
+    /// As good as before: heard again after it was suspect, or proven after it was opened again.
+    Recovered,
     /// Requests should go elsewhere.
     Suspect,
     Down(String),
@@ -397,12 +398,15 @@ impl Peer {
     }
 
     /// Anything came on the open link (RFC 3539: receipt of any message shows that the peer is there).
-    pub(crate) fn on_heard(&mut self, now: Time) {
+    /// True when that changes anything but the clock.
+    pub(crate) fn on_heard(&mut self, now: Time) -> bool {
         self.heard = now;
-        if self.state == State::Open && self.watchdog == Watchdog::Suspect {
+        let recovered = self.state == State::Open && self.watchdog == Watchdog::Suspect;
+        if recovered {
             self.watchdog = Watchdog::Okay;
-            self.outcomes.push(Outcome::Up);
+            self.outcomes.push(Outcome::Recovered);
         }
+        recovered
     }
 
     pub(crate) fn on_dwa(&mut self) {
@@ -411,7 +415,7 @@ impl Peer {
             self.reopen_answers += 1;
             if self.reopen_answers >= 3 {
                 self.watchdog = Watchdog::Okay;
-                self.outcomes.push(Outcome::Up);
+                self.outcomes.push(Outcome::Recovered);
             }
         }
     }
@@ -469,7 +473,6 @@ impl Peer {
         match (self.watchdog, self.awaiting_dwa) {
             (_, false) => return self.ask_watchdog(local, ctx),
             (Watchdog::Okay, true) => {
-                tracing::warn!(peer = self.label(), "the Diameter peer does not answer the watchdog");
                 self.watchdog = Watchdog::Suspect;
                 self.outcomes.push(Outcome::Suspect);
             }

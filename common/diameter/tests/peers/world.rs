@@ -263,10 +263,12 @@ impl World {
     }
 
     pub(crate) fn requests_at(&self, node: usize) -> Vec<&Message> {
-        let request = |event| match event {
-            &DiameterEvent::Request { ref message, .. } => Some(message),
-            _ => None,
-        };
+        fn request(event: &DiameterEvent) -> Option<&Message> {
+            match event {
+                DiameterEvent::Request { message, .. } => Some(message),
+                _ => None,
+            }
+        }
         self.nodes[node].events.iter().filter_map(request).collect()
     }
 
