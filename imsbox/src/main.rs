@@ -1,1 +1,94 @@
-fn main() {}
+//! The all-in-one binary and the operator's command line.
+
+mod check;
+mod client;
+mod demo;
+mod ladder;
+mod settings;
+mod status;
+mod subscriber;
+mod up;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use client::{Client, Target};
+use settings::Settings;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The IMS core in a box: P-CSCF, I-CSCF, S-CSCF and HSS in one program.
+#[derive(Parser, Debug)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    /// Configuration file (default: /etc/imsbox/imsbox.toml if it exists, otherwise built-in defaults)
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run P-CSCF, I-CSCF, S-CSCF and HSS until SIGTERM or Ctrl-C
+    Up,
+    /// Show the whole story on this machine with throw-away data: two handsets attach
+    Demo,
+    /// Look at configuration and machine: one line for each thing that has to be right, with the fix
+    Check,
+    /// Provision subscribers
+    #[command(subcommand)]
+    Subscriber(subscriber::Subscriber),
+    /// Show registrations with their security associations, peers, and what was refused
+    Status {
+        /// As JSON, with everything the roles tell
+        #[arg(long)]
+        json: bool,
+    },
+    /// The handsets of the demo, in a network namespace of their own
+    #[command(hide = true)]
+    DemoHandsets(demo::Handsets),
+    /// The core of the demo, inside its network namespace
+    #[command(hide = true)]
+    DemoCore(demo::Core),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("imsbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let load = |machine: &[IpAddr]| Settings::load(cli.config.as_deref(), machine);
+    runtime.block_on(async {
+        match cli.command {
+            Command::Up => {
+                let settings = load(&machine_addresses().await)?;
+                ims_shell::init_logging(&settings.shell.log)?;
+                up::run(&settings).await
+            }
+            Command::Demo => demo::run().await,
+            Command::DemoCore(core) => core.run().await,
+            Command::DemoHandsets(handsets) => handsets.run().await,
+            Command::Check => check::run(load(&machine_addresses().await), &cli.target).await,
+            Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
+            Command::Status { json } => status::run(&Client::new(&cli.target, &load(&[])?)?, json),
+        }
+    })
+}
+
+/// Every address that a handset could reach; real ones before loopback.
+async fn machine_addresses() -> Vec<IpAddr> {
+    let all = ims_shell::addresses::local_addresses().await;
+    let (loopback, real): (Vec<_>, Vec<_>) = all.into_iter().filter(|a| a.up && !a.link_local).partition(|a| a.loopback);
+    real.into_iter().chain(loopback).map(|a| a.addr).collect()
+}

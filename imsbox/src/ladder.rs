@@ -1,0 +1,185 @@
+//! The message ladder of the demo, drawn from what the shell's tap shows.
+
+use ims_core::sa::SaChange;
+use ims_core::{Action, Event, Time};
+use ims_diameter::cx;
+use ims_shell::{Listening, Tapped};
+use ims_sip::Message;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+const COLUMNS: [(&str, &str); 5] =
+    [("ue", "handset"), ("pcscf", "P-CSCF"), ("icscf", "I-CSCF"), ("scscf", "S-CSCF"), ("hss", "HSS")];
+const WIDTH: usize = 22;
+/// More than a demo sends; a bound, because nothing may grow without one.
+const MOST_STEPS: usize = 2_000;
+
+/// One arrow, or a note at one column.
+#[derive(Clone, Debug)]
+struct Step {
+    at: Time,
+    from: usize,
+    to: usize,
+    label: String,
+}
+
+/// Collects steps while the nodes run.
+#[derive(Default)]
+pub(crate) struct Ladder {
+    steps: Mutex<Vec<Step>>,
+    listening: Mutex<Vec<Listening>>,
+}
+
+fn column(node: &str) -> usize {
+    COLUMNS.iter().position(|(name, _)| *name == node).unwrap_or(0)
+}
+
+impl Ladder {
+    /// Tells which address is whose; what came before is unknown, and a handset's.
+    pub(crate) fn learn(&self, listening: &[Listening]) {
+        if let Ok(mut known) = self.listening.lock() {
+            *known = listening.to_vec();
+        }
+    }
+
+    fn owner(&self, addr: SocketAddr) -> usize {
+        let known = self.listening.lock().map(|l| l.iter().find(|l| l.addr == addr).map(|l| column(&l.node)));
+        known.ok().flatten().unwrap_or(0)
+    }
+
+    fn is_protected(&self, addr: SocketAddr) -> bool {
+        self.listening.lock().is_ok_and(|l| l.iter().any(|l| l.addr == addr && l.protected))
+    }
+
+    fn push(&self, at: Time, from: usize, to: usize, label: String) {
+        if let Ok(mut steps) = self.steps.lock()
+            && steps.len() < MOST_STEPS
+        {
+            steps.push(Step { at, from, to, label });
+        }
+    }
+
+    /// Called by the shell for every event that a node takes and every action that it gives.
+    pub(crate) fn on_tap(&self, node: &str, at: Time, what: &Tapped<'_>) {
+        let here = column(node);
+        match what {
+            Tapped::Event(Event::Sip(packet)) => {
+                if let Some(label) = sip_label(&packet.bytes, self.is_protected(packet.flow.local)) {
+                    self.push(at, self.owner(packet.flow.remote), here, label);
+                }
+            }
+            // What local nodes get is shown when they get it; the handsets live elsewhere.
+            Tapped::Action(Action::SendSip { flow, bytes, .. }) if self.owner(flow.remote) == 0 => {
+                if let Some(label) = sip_label(bytes, self.is_protected(flow.local)) {
+                    self.push(at, here, 0, label);
+                }
+            }
+            Tapped::Event(Event::Diameter { bytes, .. }) => {
+                if let Some((from, label)) = diameter_label(bytes, here) {
+                    self.push(at, from, here, label);
+                }
+            }
+            Tapped::Action(Action::Sa { change: SaChange::Install { set, .. }, .. }) => {
+                let suite = format!("{}/{}", set.suite.alg.token(), set.suite.ealg.token());
+                self.push(at, here, here, format!("4 SAs into the kernel: {suite}"));
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything so far, and forgets it.
+    pub(crate) fn draw(&self) -> String {
+        let steps = self.steps.lock().map(|mut s| std::mem::take(&mut *s)).unwrap_or_default();
+        let mut out = String::new();
+        let start = steps.first().map_or(Time::EPOCH, |s| s.at);
+        let heads: String = COLUMNS.iter().map(|(_, title)| format!("{title:<WIDTH$}")).collect();
+        let _ = writeln!(out, "     ms  {}", heads.trim_end());
+        for step in steps {
+            let millis = step.at.since(start).as_micros();
+            let _ = writeln!(out, "{:>3}.{:03}  {}", millis / 1000, millis % 1000, line(&step));
+        }
+        out
+    }
+}
+
+fn line(step: &Step) -> String {
+    let mut cells: Vec<char> = Vec::new();
+    for n in 0..COLUMNS.len() {
+        cells.resize(n * WIDTH, ' ');
+        cells.push('|');
+    }
+    let (left, right) = (step.from.min(step.to) * WIDTH, step.from.max(step.to) * WIDTH);
+    if left == right {
+        let note = format!("* {}", step.label);
+        cells.resize((left + 2 + note.chars().count()).max(cells.len()), ' ');
+        for (i, c) in note.chars().enumerate() {
+            cells[left + 1 + i] = c;
+        }
+        return cells.into_iter().collect::<String>().trim_end().to_owned();
+    }
+    cells[left + 1..right].fill('-');
+    let room = right - left - 4;
+    let label: String = step.label.chars().take(room).collect();
+    let begin = left + 2 + (room - label.chars().count()) / 2;
+    for (i, c) in label.chars().enumerate() {
+        cells[begin + i] = c;
+    }
+    if step.from < step.to {
+        cells[right - 1] = '>';
+    } else {
+        cells[left + 1] = '<';
+    }
+    cells.into_iter().collect::<String>().trim_end().to_owned()
+}
+
+fn sip_label(bytes: &bytes::Bytes, protected: bool) -> Option<String> {
+    let message = Message::parse(bytes.clone()).ok()?;
+    let what = if message.is_request() {
+        message.method().as_str().to_owned()
+    } else {
+        format!("{} {}", message.status(), String::from_utf8_lossy(message.reason()))
+    };
+    Some(if protected { format!("{what} [IPsec]") } else { what })
+}
+
+/// Cx only: the base protocol's own messages would hide the story.
+fn diameter_label(bytes: &bytes::Bytes, here: usize) -> Option<(usize, String)> {
+    let message = ims_diameter::Message::parse(bytes.clone()).ok()?;
+    if message.application() != cx::APPLICATION {
+        return None;
+    }
+    let name = match message.command() {
+        300 => "UA",
+        301 => "SA",
+        302 => "LI",
+        303 => "MA",
+        304 => "RT",
+        305 => "PP",
+        _ => return None,
+    };
+    let hss = column("hss");
+    if message.is_request() {
+        // Requests to the HSS tell their sender by its host name.
+        let origin = message.origin_host().unwrap_or_default();
+        let from = COLUMNS.iter().position(|(n, _)| origin.starts_with(n)).unwrap_or(hss);
+        return Some((from, format!("{name}R")));
+    }
+    let _ = here;
+    Some((hss, format!("{name}A")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrows_point_from_the_sender_to_the_receiver() {
+        let step = |from, to, label: &str| line(&Step { at: Time::EPOCH, from, to, label: label.into() });
+        let right = step(0, 1, "REGISTER");
+        assert!(right.starts_with("|-") && right.contains("REGISTER") && right[..=WIDTH].ends_with(">|"), "{right}");
+        let left = step(4, 2, "UAA");
+        assert_eq!(&left[2 * WIDTH..2 * WIDTH + 2], "|<");
+        assert!(step(1, 1, "4 SAs").contains("* 4 SAs"));
+    }
+}

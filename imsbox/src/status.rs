@@ -1,0 +1,138 @@
+//! `imsbox status`: who is registered, with which security associations, which peers are up, and what was refused.
+
+use crate::client::Client;
+use anyhow::Result;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
+    let status = client.read("/v1/status")?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{}", report(&status));
+    }
+    Ok(())
+}
+
+/// The snapshots of all local nodes, as text.
+fn report(status: &Value) -> String {
+    let mut out = String::new();
+    registrations(&mut out, &status["pcscf"]);
+    bindings(&mut out, &status["scscf"]);
+    for (role, node) in status.as_object().into_iter().flatten() {
+        peers(&mut out, role, node);
+    }
+    for (role, node) in status.as_object().into_iter().flatten() {
+        refusals(&mut out, role, node);
+    }
+    out
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or("-")
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn registrations(out: &mut String, pcscf: &Value) {
+    let all = list(pcscf, "registrations");
+    let _ = writeln!(out, "Handsets at the P-CSCF: {}", all.len());
+    for one in all {
+        let expires = one["expires_in_s"].as_u64().map_or("-".into(), |s| format!("{s} s"));
+        let _ = writeln!(out, "  {}  ({})", text(one, "impu"), text(one, "impi"));
+        let _ = writeln!(out, "    contact {}  {}  expires in {expires}", text(one, "contact"), text(one, "transport"));
+        match &one["sa"] {
+            Value::Null => out.push_str("    no IPsec\n"),
+            sa => security(out, sa),
+        }
+    }
+}
+
+fn security(out: &mut String, sa: &Value) {
+    let number = |name: &str| sa[name].as_u64().unwrap_or(0);
+    let _ = writeln!(
+        out,
+        "    IPsec {} {}: UE {}/{} <-> P {}/{}  SPI uc {:#010x} us {:#010x} pc {:#010x} ps {:#010x}",
+        text(sa, "suite"),
+        text(sa, "state"),
+        number("port_uc"),
+        number("port_us"),
+        number("port_ps"),
+        number("port_pc"),
+        number("spi_uc"),
+        number("spi_us"),
+        number("spi_pc"),
+        number("spi_ps"),
+    );
+}
+
+fn bindings(out: &mut String, scscf: &Value) {
+    let all = list(scscf, "registrations");
+    if scscf.is_null() {
+        return;
+    }
+    let _ = writeln!(out, "Subscribers at the S-CSCF: {}", all.len());
+    for one in all {
+        let impus: Vec<_> = list(one, "impus").iter().filter_map(Value::as_str).collect();
+        let _ = writeln!(out, "  {}", impus.join(", "));
+        for binding in list(one, "bindings") {
+            let expires = binding["expires_in_s"].as_u64().unwrap_or(0);
+            let _ = writeln!(out, "    {}  expires in {expires} s", text(binding, "contact"));
+        }
+    }
+}
+
+fn peers(out: &mut String, role: &str, node: &Value) {
+    let peers = match &node["diameter"]["peers"] {
+        Value::Array(peers) => peers.as_slice(),
+        _ => list(node, "peers"),
+    };
+    for peer in peers {
+        let name = ["host", "peer", "name"].iter().find_map(|n| peer[*n].as_str()).unwrap_or("-");
+        let since = peer["since_s"].as_u64().map_or(String::new(), |s| format!(" for {s} s"));
+        let _ = writeln!(out, "Diameter {role} - {name}: {}{since}", text(peer, "state"));
+    }
+}
+
+fn refusals(out: &mut String, role: &str, node: &Value) {
+    let counted = node["refusals"].as_object().into_iter().flatten();
+    for (name, count) in counted.filter(|(_, n)| n.as_u64() != Some(0)) {
+        let _ = writeln!(out, "refused by the {role}: {name} {count}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_registration_is_shown_with_its_security_association() {
+        let status = json!({
+            "pcscf": {
+                "registrations": [{
+                    "impi": "001010000000001@ims.example", "impu": "sip:001010000000001@ims.example",
+                    "contact": "sip:001010000000001@10.0.0.2:5064", "transport": "udp", "expires_in_s": 3600,
+                    "sa": { "suite": "hmac-sha-1-96/aes-cbc", "state": "confirmed", "port_uc": 5065, "port_us": 5064,
+                            "port_pc": 6101, "port_ps": 6100, "spi_uc": 4097, "spi_us": 4098, "spi_pc": 1, "spi_ps": 2 }
+                }],
+                "refusals": { "unknown-user": 2, "no-common-suite": 0 }
+            },
+            "icscf": { "diameter": { "peers": [{ "host": "hss.ims.example", "state": "open" }] } }
+        });
+        let text = report(&status);
+        for part in [
+            "Handsets at the P-CSCF: 1",
+            "expires in 3600 s",
+            "hmac-sha-1-96/aes-cbc confirmed: UE 5065/5064 <-> P 6100/6101",
+            "Diameter icscf - hss.ims.example: open",
+            "refused by the pcscf: unknown-user 2",
+        ] {
+            assert!(text.contains(part), "{part} is not in:\n{text}");
+        }
+        assert!(!text.contains("no-common-suite"), "{text}");
+    }
+}
