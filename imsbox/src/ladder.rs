@@ -2,7 +2,7 @@
 
 use ims_core::sa::SaChange;
 use ims_core::{Action, Event, Time};
-use ims_diameter::cx;
+use ims_diameter::{cx, dict};
 use ims_shell::{Listening, Tapped};
 use ims_sip::Message;
 use std::fmt::Write as _;
@@ -76,7 +76,7 @@ impl Ladder {
                 }
             }
             Tapped::Event(Event::Diameter { bytes, .. }) => {
-                if let Some((from, label)) = diameter_label(bytes, here) {
+                if let Some((from, label)) = diameter_label(bytes) {
                     self.push(at, from, here, label);
                 }
             }
@@ -144,29 +144,14 @@ fn sip_label(bytes: &bytes::Bytes, protected: bool) -> Option<String> {
 }
 
 /// Cx only: the base protocol's own messages would hide the story.
-fn diameter_label(bytes: &bytes::Bytes, here: usize) -> Option<(usize, String)> {
+fn diameter_label(bytes: &bytes::Bytes) -> Option<(usize, String)> {
     let message = ims_diameter::Message::parse(bytes.clone()).ok()?;
     if message.application() != cx::APPLICATION {
         return None;
     }
-    let name = match message.command() {
-        300 => "UA",
-        301 => "SA",
-        302 => "LI",
-        303 => "MA",
-        304 => "RT",
-        305 => "PP",
-        _ => return None,
-    };
-    let hss = column("hss");
-    if message.is_request() {
-        // Requests to the HSS tell their sender by its host name.
-        let origin = message.origin_host().unwrap_or_default();
-        let from = COLUMNS.iter().position(|(n, _)| origin.starts_with(n)).unwrap_or(hss);
-        return Some((from, format!("{name}R")));
-    }
-    let _ = here;
-    Some((hss, format!("{name}A")))
+    let sender = message.avps().first(&dict::ORIGIN_HOST)?.utf8().ok()?;
+    let from = COLUMNS.iter().position(|(node, _)| sender.starts_with(node))?;
+    Some((from, message.name()))
 }
 
 #[cfg(test)]
