@@ -19,7 +19,9 @@ pub mod wiring;
 
 pub use command::{Command, CommandId, Problem};
 pub use ident::{Impi, Impu, Imsi, Msisdn, Plmn, PublicId};
-pub use node::{Action, ConnId, Ctx, Event, Flow, FlowError, LinkId, Node, Packet, PeerId, RequestId, SendTag, Transport};
+pub use node::{
+    Action, ConnId, Ctx, Event, Flow, FlowError, LinkId, Node, Packet, PeerId, RequestId, SendTag, Transport,
+};
 pub use rng::Rng;
 pub use secret::Secret;
 pub use time::{Time, Timers};

@@ -145,19 +145,42 @@ pub enum Event {
     Start,
     Sip(Packet),
     /// What was sent with this tag (not 0) could not be delivered, as far as the transport can tell.
-    SipFailed { tag: SendTag, flow: Flow, error: FlowError },
+    SipFailed {
+        tag: SendTag,
+        flow: Flow,
+        error: FlowError,
+    },
     /// A SIP connection is gone.
     FlowClosed(ConnId),
     /// A Diameter connection is open: `peer` is set when we asked for it.
-    LinkUp { link: LinkId, peer: Option<PeerId>, remote: SocketAddr },
+    LinkUp {
+        link: LinkId,
+        peer: Option<PeerId>,
+        remote: SocketAddr,
+    },
     /// A Diameter connection closed, or could not be opened (`link` is None then).
-    LinkDown { link: Option<LinkId>, peer: Option<PeerId> },
+    LinkDown {
+        link: Option<LinkId>,
+        peer: Option<PeerId>,
+    },
     /// One whole Diameter message.
-    Diameter { link: LinkId, bytes: Bytes },
-    Dns { id: RequestId, answer: Result<Vec<DnsRecord>, DnsError> },
-    Sa { id: RequestId, result: Result<(), SaError> },
+    Diameter {
+        link: LinkId,
+        bytes: Bytes,
+    },
+    Dns {
+        id: RequestId,
+        answer: Result<Vec<DnsRecord>, DnsError>,
+    },
+    Sa {
+        id: RequestId,
+        result: Result<(), SaError>,
+    },
     SaExpired(SaExpiry),
-    Stored { id: RequestId, result: Result<StoreReply, StoreError> },
+    Stored {
+        id: RequestId,
+        result: Result<StoreReply, StoreError>,
+    },
     /// From the REST API or the console; answered by [`Action::Reply`].
     Command(Command),
     /// The deadline has come.
@@ -167,14 +190,36 @@ pub enum Event {
 /// What a node wants done. Actions are performed in order.
 #[derive(Debug)]
 pub enum Action {
-    SendSip { flow: Flow, bytes: Bytes, tag: SendTag },
+    SendSip {
+        flow: Flow,
+        bytes: Bytes,
+        tag: SendTag,
+    },
     CloseFlow(ConnId),
     /// Open a Diameter connection to `target` (`host:port`).
-    Connect { peer: PeerId, target: String },
-    SendDiameter { link: LinkId, bytes: Bytes },
+    Connect {
+        peer: PeerId,
+        target: String,
+    },
+    SendDiameter {
+        link: LinkId,
+        bytes: Bytes,
+    },
     CloseLink(LinkId),
-    Dns { id: RequestId, query: DnsQuery },
-    Sa { id: RequestId, change: SaChange },
-    Store { id: RequestId, request: StoreRequest },
-    Reply { id: CommandId, result: Result<serde_json::Value, Problem> },
+    Dns {
+        id: RequestId,
+        query: DnsQuery,
+    },
+    Sa {
+        id: RequestId,
+        change: SaChange,
+    },
+    Store {
+        id: RequestId,
+        request: StoreRequest,
+    },
+    Reply {
+        id: CommandId,
+        result: Result<serde_json::Value, Problem>,
+    },
 }

@@ -273,7 +273,10 @@ mod tests {
     #[test]
     fn parts_of_a_sip_uri() {
         let u = Uri::parse("sips:alice:pw@[2001:db8::1]:5061;lr;transport=tcp?Subject=x").unwrap();
-        assert_eq!((u.scheme(), u.user(), u.host(), u.port()), (Scheme::Sips, Some("alice"), "[2001:db8::1]", Some(5061)));
+        assert_eq!(
+            (u.scheme(), u.user(), u.host(), u.port()),
+            (Scheme::Sips, Some("alice"), "[2001:db8::1]", Some(5061))
+        );
         assert_eq!(u.host_ip(), Some("2001:db8::1".parse().unwrap()));
         assert_eq!((u.param("LR"), u.param("transport"), u.param("x")), (Some(None), Some(Some("tcp")), None));
         assert_eq!(u.headers(), Some("Subject=x"));
@@ -289,7 +292,10 @@ mod tests {
     #[test]
     fn tel_urn_and_unknown_schemes() {
         let t = Uri::parse("tel:7042;phone-context=example.com").unwrap();
-        assert_eq!((t.scheme(), t.user(), t.param("phone-context")), (Scheme::Tel, Some("7042"), Some(Some("example.com"))));
+        assert_eq!(
+            (t.scheme(), t.user(), t.param("phone-context")),
+            (Scheme::Tel, Some("7042"), Some(Some("example.com")))
+        );
         assert_eq!(Uri::parse("urn:service:sos.police").unwrap().user(), Some("service:sos.police"));
         assert_eq!(Uri::parse("soap.beep://192.0.2.103:3002").unwrap().scheme(), Scheme::Other("soap.beep"));
     }

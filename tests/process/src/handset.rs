@@ -66,14 +66,10 @@ pub fn param<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 
 /// The first header line with this name.
 pub fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
-    message
-        .split("\r\n")
-        .skip(1)
-        .take_while(|l| !l.is_empty())
-        .find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+    message.split("\r\n").skip(1).take_while(|l| !l.is_empty()).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+    })
 }
 
 pub fn status(message: &str) -> u16 {
@@ -100,10 +96,7 @@ type Usim = ([u8; 8], [u8; 16], [u8; 16], [u8; 6]);
 
 fn usim(nonce: &str) -> Result<Usim> {
     let nonce = BASE64.decode(nonce).map_err(|e| format!("nonce is no base64: {e}"))?;
-    let (rand, autn) = (
-        nonce.get(..16).ok_or("short nonce")?,
-        nonce.get(16..32).ok_or("short nonce")?,
-    );
+    let (rand, autn) = (nonce.get(..16).ok_or("short nonce")?, nonce.get(16..32).ok_or("short nonce")?);
     let rand: [u8; 16] = rand.try_into().map_err(|_| "short nonce")?;
     let mut m = milenage::Milenage::new_with_opc(K, OPC);
     let (res, ck, ik, ak) = m.f2345(&rand);
@@ -120,19 +113,10 @@ fn usim(nonce: &str) -> Result<Usim> {
 
 /// RFC 3310: the digest with RES as password, qop=auth.
 pub fn digest(imsi: &str, nonce: &str, res: &[u8]) -> String {
-    let (user, uri, nc, cnonce) = (
-        format!("{imsi}@{DOMAIN}"),
-        format!("sip:{DOMAIN}"),
-        "00000001",
-        "0a4f113b",
-    );
+    let (user, uri, nc, cnonce) = (format!("{imsi}@{DOMAIN}"), format!("sip:{DOMAIN}"), "00000001", "0a4f113b");
     let mut a1 = format!("{user}:{DOMAIN}:").into_bytes();
     a1.extend_from_slice(res);
-    let response = md5(format!(
-        "{}:{nonce}:{nc}:{cnonce}:auth:{}",
-        md5(a1),
-        md5(format!("REGISTER:{uri}"))
-    ));
+    let response = md5(format!("{}:{nonce}:{nc}:{cnonce}:auth:{}", md5(a1), md5(format!("REGISTER:{uri}"))));
     format!(
         "Digest username=\"{user}\",realm=\"{DOMAIN}\",nonce=\"{nonce}\",uri=\"{uri}\",response=\"{response}\",\
          algorithm=AKAv1-MD5,qop=auth,nc={nc},cnonce=\"{cnonce}\""
@@ -143,12 +127,7 @@ impl Attach {
     /// `alg`/`ealg` over `udp|tcp` on IPv4 or IPv6, for messages.
     pub fn name(&self) -> String {
         let family = if self.ue.is_ipv4() { "IPv4" } else { "IPv6" };
-        format!(
-            "{}/{} {} {family}",
-            self.alg,
-            self.ealg,
-            if self.tcp { "TCP" } else { "UDP" }
-        )
+        format!("{}/{} {} {family}", self.alg, self.ealg, if self.tcp { "TCP" } else { "UDP" })
     }
 
     fn transport(&self) -> &'static str {
@@ -157,15 +136,7 @@ impl Attach {
 
     pub fn register(&self, cseq: u32, port: u16, authorization: &str, verify: Option<&str>, expires: u32) -> String {
         let (ue, imsi) = (host(self.ue), &self.imsi);
-        let Self {
-            alg,
-            ealg,
-            spi_uc,
-            spi_us,
-            port_uc,
-            port_us,
-            ..
-        } = self;
+        let Self { alg, ealg, spi_uc, spi_us, port_uc, port_us, .. } = self;
         let verify = verify.map_or(String::new(), |v| format!("Security-Verify: {v}\r\n"));
         format!(
             "REGISTER sip:{DOMAIN} SIP/2.0\r\n\
@@ -210,11 +181,7 @@ impl Attach {
             return Err("the 401 towards the handset carries ck or ik".into());
         }
         let line = header(challenge, "Security-Server").ok_or("the 401 has no Security-Server")?;
-        let number = |name| {
-            param(line, name)
-                .and_then(|v| v.parse().ok())
-                .ok_or(format!("{name} missing: {line}"))
-        };
+        let number = |name| param(line, name).and_then(|v| v.parse().ok()).ok_or(format!("{name} missing: {line}"));
         if param(line, "alg") != Some(self.alg) || param(line, "ealg").unwrap_or("null") != self.ealg {
             return Err(format!("another suite was chosen: {line}"));
         }
@@ -289,8 +256,7 @@ impl Attach {
         }
         let client = UdpSocket::bind(SocketAddr::new(self.ue, self.port_uc)).map_err(|e| format!("port_uc: {e}"))?;
         let own = UdpSocket::bind(SocketAddr::new(self.ue, self.port_us)).map_err(|e| format!("port_us: {e}"))?;
-        own.connect(SocketAddr::new(self.pcscf, server.port_c))
-            .map_err(|e| format!("port_us: {e}"))?;
+        own.connect(SocketAddr::new(self.pcscf, server.port_c)).map_err(|e| format!("port_us: {e}"))?;
         exchange_udp(&client, &own, to, message)
     }
 
@@ -303,10 +269,8 @@ impl Attach {
         let (res, ck, ik) = aka(nonce)?;
         self.install(&server, &ck, &ik)?;
         let authorization = digest(&self.imsi, nonce, &res);
-        let answer = self.protected(
-            &server,
-            &self.register(2, self.port_us, &authorization, Some(&server.line), 600_000),
-        )?;
+        let answer =
+            self.protected(&server, &self.register(2, self.port_us, &authorization, Some(&server.line), 600_000))?;
         match status(&answer) {
             200 => Ok((server, answer)),
             other => Err(format!("protected REGISTER: {other}\n{answer}")),
@@ -330,12 +294,7 @@ fn algorithm_words(alg: &str, ealg: &str, ck: &[u8; 16], ik: &[u8; 16]) -> Vec<S
         _ => {}
     }
     let integrity = match alg {
-        "hmac-sha-1-96" => words(&[
-            "auth-trunc",
-            "hmac(sha1)",
-            &key(&[ik.as_slice(), &[0; 4]].concat()),
-            "96",
-        ]),
+        "hmac-sha-1-96" => words(&["auth-trunc", "hmac(sha1)", &key(&[ik.as_slice(), &[0; 4]].concat()), "96"]),
         _ => words(&["auth-trunc", "hmac(md5)", &key(ik), "96"]),
     };
     let cipher = match ealg {
@@ -357,31 +316,20 @@ fn salt(fc: u8, name: &str, ck: &[u8; 16], ik: &[u8; 16]) -> [u8; 4] {
 }
 
 pub fn ip_xfrm(words: &[&str]) -> Result<String> {
-    let out = Command::new("ip")
-        .arg("xfrm")
-        .args(words)
-        .output()
-        .map_err(|e| format!("ip: {e}"))?;
+    let out = Command::new("ip").arg("xfrm").args(words).output().map_err(|e| format!("ip: {e}"))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     if out.status.success() {
         return Ok(text);
     }
-    Err(format!(
-        "ip xfrm {} {}: {}",
-        words[0],
-        words[1],
-        String::from_utf8_lossy(&out.stderr).trim()
-    ))
+    Err(format!("ip xfrm {} {}: {}", words[0], words[1], String::from_utf8_lossy(&out.stderr).trim()))
 }
 
 /// Sends on one socket, listens on another (TS 33.203 7.1), retransmitting as a UE does, until a final answer.
 pub fn exchange_udp(from: &UdpSocket, on: &UdpSocket, to: SocketAddr, message: &str) -> Result<String> {
-    on.set_read_timeout(Some(Duration::from_secs(2)))
-        .map_err(|e| e.to_string())?;
+    on.set_read_timeout(Some(Duration::from_secs(2))).map_err(|e| e.to_string())?;
     let mut buffer = [0; 65_535];
     for _ in 0..4 {
-        from.send_to(message.as_bytes(), to)
-            .map_err(|e| format!("send to {to}: {e}"))?;
+        from.send_to(message.as_bytes(), to).map_err(|e| format!("send to {to}: {e}"))?;
         while let Ok(n) = on.recv(&mut buffer) {
             let answer = String::from_utf8_lossy(&buffer[..n]).into_owned();
             if status(&answer) >= 200 {
@@ -395,18 +343,12 @@ pub fn exchange_udp(from: &UdpSocket, on: &UdpSocket, to: SocketAddr, message: &
 /// Over a connection from `from` (port 0: any), until a final answer. Gives the connection back, still open.
 pub fn exchange_tcp(from: SocketAddr, to: SocketAddr, message: &str) -> Result<(String, TcpStream)> {
     let mut stream = connect(from, to)?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(8)))
-        .map_err(|e| e.to_string())?;
-    stream
-        .write_all(message.as_bytes())
-        .map_err(|e| format!("write to {to}: {e}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(8))).map_err(|e| e.to_string())?;
+    stream.write_all(message.as_bytes()).map_err(|e| format!("write to {to}: {e}"))?;
     let mut text = String::new();
     let mut buffer = [0; 8192];
     loop {
-        let n = stream
-            .read(&mut buffer)
-            .map_err(|e| format!("no answer from {to} over TCP: {e}"))?;
+        let n = stream.read(&mut buffer).map_err(|e| format!("no answer from {to} over TCP: {e}"))?;
         if n == 0 {
             return Err(format!("{to} closed the connection; got:\n{text}"));
         }
@@ -427,9 +369,7 @@ fn connect(from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
         .map_err(|e| e.to_string())?;
     socket.set_reuse_address(true).map_err(|e| e.to_string())?;
     socket.bind(&from.into()).map_err(|e| format!("bind {from}: {e}"))?;
-    socket
-        .connect_timeout(&to.into(), Duration::from_secs(8))
-        .map_err(|e| format!("connect {from} -> {to}: {e}"))?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(8)).map_err(|e| format!("connect {from} -> {to}: {e}"))?;
     Ok(socket.into())
 }
 

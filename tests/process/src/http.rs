@@ -7,9 +7,7 @@ use std::time::Duration;
 /// Status and body of one request with a bearer token.
 pub fn request(address: &str, token: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .expect("a timeout can be set");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout can be set");
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -26,20 +26,12 @@ impl Lab {
         );
         let config = folder.write("imsbox.toml", &text);
         let core = up(&config);
-        Self {
-            address: address.into(),
-            folder,
-            config,
-            core,
-        }
+        Self { address: address.into(), folder, config, core }
     }
 
     pub fn token(&self) -> String {
         let file = self.folder.path().join("data/admin.token");
-        fs::read_to_string(&file)
-            .unwrap_or_else(|e| panic!("{}: {e}", file.display()))
-            .trim()
-            .into()
+        fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display())).trim().into()
     }
 
     /// REST with the admin's token.
@@ -57,15 +49,9 @@ impl Lab {
 
     /// `imsbox ARGS --config ...`: exit code and everything printed.
     pub fn imsbox(&self, args: &[&str]) -> (Option<i32>, String) {
-        let out = Command::new(program("imsbox"))
-            .args(args)
-            .arg("--config")
-            .arg(&self.config)
-            .output();
+        let out = Command::new(program("imsbox")).args(args).arg("--config").arg(&self.config).output();
         let out = out.unwrap_or_else(|e| panic!("imsbox: {e}"));
-        let text = [out.stdout, out.stderr]
-            .map(|b| String::from_utf8_lossy(&b).into_owned())
-            .concat();
+        let text = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
         (out.status.code(), text)
     }
 

@@ -24,10 +24,7 @@ pub fn installed(program: &str, package: &str) -> bool {
 /// The folder with our programs: beside the folder of this test program.
 pub fn programs() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    test.parent()
-        .and_then(|deps| deps.parent())
-        .expect("target/PROFILE/deps/TEST")
-        .to_path_buf()
+    test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps/TEST").to_path_buf()
 }
 
 /// One of our programs; builds it if `cargo test` was called without `cargo build --bins` before.
@@ -39,10 +36,7 @@ pub fn program(name: &str) -> PathBuf {
         if programs().ends_with("release") {
             cargo.arg("--release");
         }
-        assert!(
-            cargo.status().expect("cargo can be started").success(),
-            "cargo build --bin {name} failed"
-        );
+        assert!(cargo.status().expect("cargo can be started").success(), "cargo build --bin {name} failed");
     }
     path
 }

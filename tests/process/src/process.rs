@@ -20,19 +20,9 @@ pub struct Running {
 
 impl Running {
     pub fn start(command: &mut Command) -> Self {
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let output = Arc::new((
-            Mutex::new(Output {
-                text: String::new(),
-                open: 2,
-            }),
-            Condvar::new(),
-        ));
+        let output = Arc::new((Mutex::new(Output { text: String::new(), open: 2 }), Condvar::new()));
         if let Some(pipe) = child.stdout.take() {
             collect(pipe, &output);
         }
@@ -56,28 +46,16 @@ impl Running {
         let (lock, changed) = &*self.output;
         let guard = lock.lock().expect("no reader panics");
         let waiting = |out: &mut Output| !out.text.contains(needle) && out.open > 0;
-        let (out, _) = changed
-            .wait_timeout_while(guard, most, waiting)
-            .expect("no reader panics");
-        assert!(
-            out.text.contains(needle),
-            "'{needle}' was not printed within {most:?}. Printed:\n{}",
-            out.text
-        );
+        let (out, _) = changed.wait_timeout_while(guard, most, waiting).expect("no reader panics");
+        assert!(out.text.contains(needle), "'{needle}' was not printed within {most:?}. Printed:\n{}", out.text);
     }
 
     /// Waits for the end of the program by itself.
     pub fn wait_end(&mut self, most: Duration) -> ExitStatus {
         let (lock, changed) = &*self.output;
         let guard = lock.lock().expect("no reader panics");
-        let (out, timeout) = changed
-            .wait_timeout_while(guard, most, |out| out.open > 0)
-            .expect("no reader panics");
-        assert!(
-            !timeout.timed_out(),
-            "still running after {most:?}. Printed:\n{}",
-            out.text
-        );
+        let (out, timeout) = changed.wait_timeout_while(guard, most, |out| out.open > 0).expect("no reader panics");
+        assert!(!timeout.timed_out(), "still running after {most:?}. Printed:\n{}", out.text);
         drop(out);
         self.child.wait().expect("our own child")
     }

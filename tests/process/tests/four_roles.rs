@@ -18,10 +18,7 @@ fn role(name: &str, folder: &Folder) -> Running {
     let text = std::fs::read_to_string(&shipped).unwrap_or_else(|e| panic!("{}: {e}", shipped.display()));
     let config = folder.write(&format!("{name}.toml"), &text.replace("127.0.0.1", ADDRESS));
     let mut command = Command::new(program(name));
-    command
-        .arg("--config")
-        .arg(config)
-        .env("IMSBOX_DATA_DIR", folder.path().join(name));
+    command.arg("--config").arg(config).env("IMSBOX_DATA_DIR", folder.path().join(name));
     if name == "hss" {
         command.env("IMSBOX_HTTP", REST);
     } else {
@@ -49,10 +46,7 @@ fn attach_in_clear(n: u8, tcp: bool) -> handset::Result<()> {
         let text = attach.register(cseq, 5060, authorization, None, 3600);
         text.lines()
             .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
-            .fold(
-                String::new(),
-                |all, line| if line.is_empty() { all } else { all + line + "\r\n" },
-            )
+            .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
             + "\r\n"
     };
     let to = SocketAddr::new(attach.pcscf, 5060);
@@ -68,11 +62,7 @@ fn attach_in_clear(n: u8, tcp: bool) -> handset::Result<()> {
     let nonce = handset::param(line, "nonce").ok_or("no nonce")?;
     let (res, ..) = handset::aka(nonce)?;
     let answer = send(&plain(2, &handset::digest(&attach.imsi, nonce, &res)))?;
-    if handset::status(&answer) == 200 {
-        Ok(())
-    } else {
-        Err(answer)
-    }
+    if handset::status(&answer) == 200 { Ok(()) } else { Err(answer) }
 }
 
 #[test]
@@ -114,11 +104,8 @@ impl Capture {
             return None;
         }
         let file = folder.path().join("wire.pcapng");
-        let tshark = Running::start(
-            Command::new("tshark")
-                .args(["-i", "lo", "-f", "net 127.70.1.0/24", "-w"])
-                .arg(&file),
-        );
+        let tshark =
+            Running::start(Command::new("tshark").args(["-i", "lo", "-f", "net 127.70.1.0/24", "-w"]).arg(&file));
         tshark.wait_for("Capturing on", Duration::from_secs(30));
         Some(Self { tshark, file })
     }
@@ -127,14 +114,9 @@ impl Capture {
     fn show(&self, filter: &str) -> String {
         let mut command = Command::new("tshark");
         command.arg("-r").arg(&self.file);
-        for (port, transport) in [
-            (4060, "udp"),
-            (5070, "udp"),
-            (6060, "udp"),
-            (4060, "tcp"),
-            (5070, "tcp"),
-            (6060, "tcp"),
-        ] {
+        for (port, transport) in
+            [(4060, "udp"), (5070, "udp"), (6060, "udp"), (4060, "tcp"), (5070, "tcp"), (6060, "tcp")]
+        {
             command.args(["-d", &format!("{transport}.port=={port},sip")]);
         }
         let out = command.args(["-Y", filter]).output().unwrap();
@@ -152,11 +134,7 @@ impl Capture {
         });
         self.tshark.terminate();
         self.tshark.wait_end(Duration::from_secs(20));
-        assert!(
-            complete,
-            "the registrations are not in the capture:\n{}",
-            self.show("sip")
-        );
+        assert!(complete, "the registrations are not in the capture:\n{}", self.show("sip"));
         let bad = self.show("_ws.malformed || (_ws.expert.severity >= 0x800000 && (sip || diameter))");
         assert!(bad.is_empty(), "tshark calls these malformed or erroneous:\n{bad}");
         for (what, filter, least) in [

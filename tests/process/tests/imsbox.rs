@@ -13,16 +13,7 @@ fn the_demo_attaches_two_handsets_and_prints_the_ladder() {
     let ended = demo.wait_end(Duration::from_secs(120));
     let text = demo.printed();
     assert!(ended.success(), "{text}");
-    for step in [
-        "REGISTER",
-        "401 Unauthorized",
-        "200 OK",
-        "UAR",
-        "MAA",
-        "SAR",
-        "IPsec",
-        "2 of 2",
-    ] {
+    for step in ["REGISTER", "401 Unauthorized", "200 OK", "UAR", "MAA", "SAR", "IPsec", "2 of 2"] {
         assert!(text.contains(step), "'{step}' is not in:\n{text}");
     }
 }
@@ -42,11 +33,7 @@ fn check_prints_a_line_for_each_thing_and_the_address_for_the_pco() {
 fn a_configuration_with_a_typo_is_refused_with_its_name() {
     let folder = ims_process_tests::Folder::new("typo");
     let file = folder.write("imsbox.toml", "[pcscf.security]\npolcy = \"require\"\n");
-    let out = Command::new(program("imsbox"))
-        .args(["up", "--config"])
-        .arg(file)
-        .output()
-        .unwrap();
+    let out = Command::new(program("imsbox")).args(["up", "--config"]).arg(file).output().unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && text.contains("polcy"), "{text}");
 }
@@ -56,18 +43,7 @@ fn subscribers_are_added_shown_listed_and_removed() {
     let lab = Lab::start("subscribers", "127.69.1.1");
     let (k, opc) = (handset::hex(&handset::K), handset::hex(&handset::OPC));
     let add = |imsi: &str, opc: &str| {
-        lab.imsbox(&[
-            "subscriber",
-            "add",
-            "--imsi",
-            imsi,
-            "--k",
-            &k,
-            "--opc",
-            opc,
-            "--msisdn",
-            "4915112345678",
-        ])
+        lab.imsbox(&["subscriber", "add", "--imsi", imsi, "--k", &k, "--opc", opc, "--msisdn", "4915112345678"])
     };
     let (code, text) = add("001010000000001", &opc);
     assert_eq!(code, Some(0), "{text}");
@@ -78,10 +54,7 @@ fn subscribers_are_added_shown_listed_and_removed() {
     ] {
         assert!(text.contains(identity), "{identity} is not in:\n{text}");
     }
-    assert!(
-        !text.to_lowercase().contains(&k) && !text.contains(&opc),
-        "a key can be read again:\n{text}"
-    );
+    assert!(!text.to_lowercase().contains(&k) && !text.contains(&opc), "a key can be read again:\n{text}");
     let (code, text) = add("001010000000002", "12");
     assert!(code != Some(0) && text.contains("opc"), "{text}");
     let (code, text) = add("001010000000001", &opc);
@@ -153,8 +126,6 @@ fn challenged_sqn(lab: &Lab, imsi: &str, cseq: u32) -> u64 {
     let message = attach.register(cseq, 5060, &attach.empty_authorization(), None, 600);
     let answer = handset::exchange_udp(&socket, &socket, SocketAddr::new(pcscf, 5060), &message).unwrap();
     assert_eq!(handset::status(&answer), 401, "{answer}");
-    let nonce = handset::header(&answer, "WWW-Authenticate")
-        .and_then(|l| handset::param(l, "nonce"))
-        .unwrap();
+    let nonce = handset::header(&answer, "WWW-Authenticate").and_then(|l| handset::param(l, "nonce")).unwrap();
     handset::network_sqn(nonce).unwrap()
 }

@@ -43,11 +43,7 @@ fn handsets_attach_over_real_esp() {
 // --- on the machine ---------------------------------------------------------------------------------------------------
 
 fn boot() {
-    let tools = [
-        ("linux.uml", "user-mode-linux"),
-        ("modprobe", "kmod"),
-        ("ip", "iproute2"),
-    ];
+    let tools = [("linux.uml", "user-mode-linux"), ("modprobe", "kmod"), ("ip", "iproute2")];
     if !tools.into_iter().all(|(tool, package)| installed(tool, package)) {
         return;
     }
@@ -64,21 +60,11 @@ fn boot() {
     let report = fs::read_to_string(folder.path().join("report")).unwrap_or_default();
     println!("{report}");
     let failed: Vec<_> = report.lines().filter(|l| l.starts_with("FAILED")).collect();
-    assert!(
-        failed.is_empty(),
-        "{}\n--- imsbox:\n{}",
-        failed.join("\n"),
-        log(&folder, "imsbox.log")
-    );
+    assert!(failed.is_empty(), "{}\n--- imsbox:\n{}", failed.join("\n"), log(&folder, "imsbox.log"));
     let passed = report.lines().filter(|l| l.starts_with("ok ")).count();
     let console = kernel.printed();
     let expected = cases().len() + 7;
-    assert_eq!(
-        passed,
-        expected,
-        "--- console:\n{console}\n--- imsbox:\n{}",
-        log(&folder, "imsbox.log")
-    );
+    assert_eq!(passed, expected, "--- console:\n{console}\n--- imsbox:\n{}", log(&folder, "imsbox.log"));
 }
 
 fn log(folder: &Folder, name: &str) -> String {
@@ -113,10 +99,7 @@ fn cases() -> Vec<Attach> {
                 let (ue, pcscf) = if v6 {
                     (IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100 + n)), PCSCF_V6)
                 } else {
-                    (
-                        IpAddr::V4(Ipv4Addr::new(10, 0, 1, u8::try_from(n).unwrap_or(0))),
-                        PCSCF_V4,
-                    )
+                    (IpAddr::V4(Ipv4Addr::new(10, 0, 1, u8::try_from(n).unwrap_or(0))), PCSCF_V4)
                 };
                 cases.push(Attach {
                     imsi: format!("0010100000{n:05}"),
@@ -138,11 +121,7 @@ fn cases() -> Vec<Attach> {
 
 fn ip(words: &str) {
     let out = Command::new("ip").args(words.split(' ')).output().expect("ip runs");
-    assert!(
-        out.status.success(),
-        "ip {words}: {}",
-        String::from_utf8_lossy(&out.stderr)
-    );
+    assert!(out.status.success(), "ip {words}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 fn core(folder: &Path) {
@@ -194,20 +173,10 @@ fn core(folder: &Path) {
     verdict(
         &mut report,
         "the handsets ran to the end",
-        handsets
-            .map_err(|e| e.to_string())
-            .and_then(|s| if s.success() { Ok(()) } else { Err(format!("{s}")) }),
+        handsets.map_err(|e| e.to_string()).and_then(|s| if s.success() { Ok(()) } else { Err(format!("{s}")) }),
     );
-    verdict(
-        &mut report,
-        "imsbox status shows every registration with its SA",
-        status_shows_all(&imsbox, &config),
-    );
-    verdict(
-        &mut report,
-        "the kernel of the P-CSCF counts dropped clear text",
-        blocked(),
-    );
+    verdict(&mut report, "imsbox status shows every registration with its SA", status_shows_all(&imsbox, &config));
+    verdict(&mut report, "the kernel of the P-CSCF counts dropped clear text", blocked());
     verdict(&mut report, "the P-CSCF's state ends with it", {
         core.terminate();
         let mut core = core;
@@ -218,40 +187,20 @@ fn core(folder: &Path) {
 }
 
 fn status_shows_all(imsbox: &str, config: &Path) -> handset::Result<()> {
-    let out = Command::new(imsbox)
-        .args(["status", "--config"])
-        .arg(config)
-        .output()
-        .map_err(|e| e.to_string())?;
+    let out = Command::new(imsbox).args(["status", "--config"]).arg(config).output().map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     // One handset de-registered again.
-    let missing: Vec<_> = cases()
-        .iter()
-        .skip(1)
-        .filter(|c| !text.contains(&c.imsi))
-        .map(Attach::name)
-        .collect();
-    if missing.is_empty() && text.contains("aes-gcm") {
-        Ok(())
-    } else {
-        Err(format!("{missing:?} not in:\n{text}"))
-    }
+    let missing: Vec<_> = cases().iter().skip(1).filter(|c| !text.contains(&c.imsi)).map(Attach::name).collect();
+    if missing.is_empty() && text.contains("aes-gcm") { Ok(()) } else { Err(format!("{missing:?} not in:\n{text}")) }
 }
 
 /// Clear text is refused by policy: by our blocking one, or because a set wants ESP there.
 fn blocked() -> handset::Result<()> {
     let text = fs::read_to_string("/proc/net/xfrm_stat").map_err(|e| e.to_string())?;
     let count = |name: &str| -> u64 {
-        text.lines()
-            .filter_map(|l| l.strip_prefix(name))
-            .find_map(|v| v.trim().parse().ok())
-            .unwrap_or(0)
+        text.lines().filter_map(|l| l.strip_prefix(name)).find_map(|v| v.trim().parse().ok()).unwrap_or(0)
     };
-    if count("XfrmInPolBlock") > 0 && count("XfrmInTmplMismatch") > 0 {
-        Ok(())
-    } else {
-        Err(text)
-    }
+    if count("XfrmInPolBlock") > 0 && count("XfrmInTmplMismatch") > 0 { Ok(()) } else { Err(text) }
 }
 
 fn verdict(report: &mut String, name: &str, result: handset::Result<()>) {
@@ -276,69 +225,44 @@ fn ue(folder: &Path) {
         let result = case.attach().and_then(|(server, answer)| {
             let granted = handset::header(&answer, "Contact").unwrap_or("").contains("expires=");
             first.get_or_insert(server);
-            if granted && used(&case)? {
-                Ok(())
-            } else {
-                Err(format!("not granted, or not over ESP:\n{answer}"))
-            }
+            if granted && used(&case)? { Ok(()) } else { Err(format!("not granted, or not over ESP:\n{answer}")) }
         });
         verdict(&mut report, &case.name(), result);
     }
     let case = cases().swap_remove(0);
     if let Some(server) = first {
-        verdict(
-            &mut report,
-            "clear text from a stranger to the protected port is dropped",
-            stranger(server.port_s),
-        );
-        verdict(
-            &mut report,
-            "a de-registration is answered inside the SA, without a challenge",
-            {
-                let message = case.register(3, case.port_us, &case.empty_authorization(), Some(&server.line), 0);
-                case.protected(&server, &message)
-                    .and_then(|answer| match handset::status(&answer) {
-                        200 => Ok(()),
-                        _ => Err(answer),
-                    })
-            },
-        );
+        verdict(&mut report, "clear text from a stranger to the protected port is dropped", stranger(server.port_s));
+        verdict(&mut report, "a de-registration is answered inside the SA, without a challenge", {
+            let message = case.register(3, case.port_us, &case.empty_authorization(), Some(&server.line), 0);
+            case.protected(&server, &message).and_then(|answer| match handset::status(&answer) {
+                200 => Ok(()),
+                _ => Err(answer),
+            })
+        });
         // From here on this handset has no IPsec.
-        verdict(
-            &mut report,
-            "clear text from an attached handset's own port is dropped",
-            {
-                let second = cases().swap_remove(4);
-                ip_xfrm(&["policy", "flush"])
-                    .and_then(|_| ip_xfrm(&["state", "flush"]))
-                    .and_then(|_| silence(SocketAddr::new(second.ue, second.port_uc), server.port_s))
-            },
-        );
+        verdict(&mut report, "clear text from an attached handset's own port is dropped", {
+            let second = cases().swap_remove(4);
+            ip_xfrm(&["policy", "flush"])
+                .and_then(|_| ip_xfrm(&["state", "flush"]))
+                .and_then(|_| silence(SocketAddr::new(second.ue, second.port_uc), server.port_s))
+        });
     }
     append(folder, &report);
 }
 
 /// Packets were counted on the handset's SAs in both directions.
 fn used(case: &Attach) -> handset::Result<bool> {
-    let all = Command::new("ip")
-        .args(["-s", "xfrm", "state"])
-        .output()
-        .map_err(|e| e.to_string())?;
+    let all = Command::new("ip").args(["-s", "xfrm", "state"]).output().map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&all.stdout).into_owned();
     let ue = case.ue.to_string();
     let busy = |mark: &str| {
         text.split("\nsrc ").any(|sa| {
             let sa = sa.strip_prefix("src ").unwrap_or(sa);
             let head = sa.lines().next().unwrap_or("");
-            let ours = if mark == "out" {
-                head.starts_with(&format!("{ue} "))
-            } else {
-                head.ends_with(&format!("dst {ue}"))
-            };
-            let bytes = sa
-                .split("lifetime current:")
-                .nth(1)
-                .and_then(|l| l.trim().split('(').next()?.parse::<u64>().ok());
+            let ours =
+                if mark == "out" { head.starts_with(&format!("{ue} ")) } else { head.ends_with(&format!("dst {ue}")) };
+            let bytes =
+                sa.split("lifetime current:").nth(1).and_then(|l| l.trim().split('(').next()?.parse::<u64>().ok());
             ours && bytes.is_some_and(|b| b > 0)
         })
     };
@@ -346,10 +270,7 @@ fn used(case: &Attach) -> handset::Result<bool> {
 }
 
 fn stranger(port_s: u16) -> handset::Result<()> {
-    silence(
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 200)), 40_999),
-        port_s,
-    )?;
+    silence(SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 200)), 40_999), port_s)?;
     let to = SocketAddr::new(PCSCF_V4, port_s);
     match TcpStream::connect_timeout(&to, Duration::from_secs(2)) {
         Ok(_) => Err(format!("TCP to {to} was accepted in clear")),
@@ -361,14 +282,10 @@ fn stranger(port_s: u16) -> handset::Result<()> {
 /// A REGISTER in clear to a protected port gets no answer of any kind.
 fn silence(from: SocketAddr, port_s: u16) -> handset::Result<()> {
     let socket = UdpSocket::bind(from).map_err(|e| e.to_string())?;
-    socket
-        .set_read_timeout(Some(Duration::from_millis(1500)))
-        .map_err(|e| e.to_string())?;
+    socket.set_read_timeout(Some(Duration::from_millis(1500))).map_err(|e| e.to_string())?;
     let case = &cases()[4];
     let message = case.register(9, from.port(), &case.empty_authorization(), None, 600);
-    socket
-        .send_to(message.as_bytes(), SocketAddr::new(PCSCF_V4, port_s))
-        .map_err(|e| e.to_string())?;
+    socket.send_to(message.as_bytes(), SocketAddr::new(PCSCF_V4, port_s)).map_err(|e| e.to_string())?;
     let mut buffer = [0; 4096];
     match socket.recv(&mut buffer) {
         Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => Ok(()),

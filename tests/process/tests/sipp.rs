@@ -34,41 +34,17 @@ fn register(transport: &str, net: u8) {
         Command::new("sipp")
             .arg(format!("{}:5060", lab.address))
             .args(["-sf".as_ref(), scenario.as_os_str(), "-inf".as_ref(), users.as_os_str()])
-            .args([
-                "-i",
-                &format!("127.68.{net}.2"),
-                "-t",
-                transport,
-                "-m",
-                &USERS.to_string(),
-                "-r",
-                "20",
-            ])
-            .args([
-                "-timeout",
-                "40s",
-                "-timeout_error",
-                "-nostdin",
-                "-trace_err",
-                "-error_file",
-            ])
+            .args(["-i", &format!("127.68.{net}.2"), "-t", transport, "-m", &USERS.to_string(), "-r", "20"])
+            .args(["-timeout", "40s", "-timeout_error", "-nostdin", "-trace_err", "-error_file"])
             .arg(folder.path().join("errors.log"))
             .current_dir(folder.path()),
     );
     let ended = sipp.wait_end(Duration::from_secs(60));
     let errors = std::fs::read_to_string(folder.path().join("errors.log")).unwrap_or_default();
-    assert!(
-        ended.success(),
-        "sipp: {ended}\n{errors}\n{}\n--- imsbox:\n{}",
-        sipp.printed(),
-        lab.printed()
-    );
+    assert!(ended.success(), "sipp: {ended}\n{errors}\n{}\n--- imsbox:\n{}", sipp.printed(), lab.printed());
     let status = lab.status();
     for n in 1..=USERS {
-        assert!(
-            status.contains(&format!("0010100001{n:05}")),
-            "subscriber {n} is not registered:\n{status}"
-        );
+        assert!(status.contains(&format!("0010100001{n:05}")), "subscriber {n} is not registered:\n{status}");
     }
 }
 

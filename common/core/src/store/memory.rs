@@ -24,45 +24,19 @@ impl MemoryStore {
     pub fn perform(&mut self, request: StoreRequest) -> Result<StoreReply, StoreError> {
         match request {
             StoreRequest::Load { key } => Ok(StoreReply::Loaded(self.load(&key))),
-            StoreRequest::Insert {
-                sort,
-                keys,
-                body,
-                state,
-            } => {
+            StoreRequest::Insert { sort, keys, body, state } => {
                 self.check_free(None, &sort, &keys)?;
                 self.last_id += 1;
-                let record = Record {
-                    id: self.last_id,
-                    version: 1,
-                    body,
-                    state,
-                };
+                let record = Record { id: self.last_id, version: 1, body, state };
                 self.put(Row { sort, keys, record });
                 Ok(StoreReply::Inserted { id: self.last_id })
             }
-            StoreRequest::Replace {
-                id,
-                version,
-                sort,
-                keys,
-                body,
-                state,
-            } => {
+            StoreRequest::Replace { id, version, sort, keys, body, state } => {
                 self.current(id, version)?;
                 self.check_free(Some(id), &sort, &keys)?;
                 self.take(id);
                 let version = version + 1;
-                self.put(Row {
-                    sort,
-                    keys,
-                    record: Record {
-                        id,
-                        version,
-                        body,
-                        state,
-                    },
-                });
+                self.put(Row { sort, keys, record: Record { id, version, body, state } });
                 Ok(StoreReply::Changed { version })
             }
             StoreRequest::Commit { id, version, state } => {
@@ -95,17 +69,11 @@ impl MemoryStore {
     fn list(&self, after: String, limit: u32) -> Vec<Record> {
         let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
         let ids = self.by_sort.range(later).map(|(_, id)| id);
-        ids.filter_map(|id| self.rows.get(id))
-            .map(|row| row.record.clone())
-            .take(limit as usize)
-            .collect()
+        ids.filter_map(|id| self.rows.get(id)).map(|row| row.record.clone()).take(limit as usize).collect()
     }
 
     fn current(&mut self, id: i64, version: u64) -> Result<&mut Row, StoreError> {
-        self.rows
-            .get_mut(&id)
-            .filter(|row| row.record.version == version)
-            .ok_or(StoreError::Conflict)
+        self.rows.get_mut(&id).filter(|row| row.record.version == version).ok_or(StoreError::Conflict)
     }
 
     fn check_free(&self, own: Option<i64>, sort: &str, keys: &[String]) -> Result<(), StoreError> {
@@ -142,12 +110,7 @@ mod tests {
 
     fn insert(sort: &str, keys: &[&str]) -> StoreRequest {
         let keys = keys.iter().map(|k| (*k).into()).collect();
-        StoreRequest::Insert {
-            sort: sort.into(),
-            keys,
-            body: sort.into(),
-            state: vec![],
-        }
+        StoreRequest::Insert { sort: sort.into(), keys, body: sort.into(), state: vec![] }
     }
 
     fn load(store: &mut MemoryStore, key: &str) -> Option<Record> {
@@ -161,42 +124,17 @@ mod tests {
     fn a_record_is_found_by_any_of_its_keys_and_changed_under_a_version_check() {
         let mut s = MemoryStore::default();
         assert_eq!(s.perform(insert("1", &["a", "b"])), Ok(StoreReply::Inserted { id: 1 }));
-        let commit = |version| StoreRequest::Commit {
-            id: 1,
-            version,
-            state: vec![7],
-        };
+        let commit = |version| StoreRequest::Commit { id: 1, version, state: vec![7] };
         assert_eq!(s.perform(commit(1)), Ok(StoreReply::Changed { version: 2 }));
         assert_eq!(s.perform(commit(1)), Err(StoreError::Conflict));
-        assert_eq!(
-            load(&mut s, "b"),
-            Some(Record {
-                id: 1,
-                version: 2,
-                body: b"1".to_vec(),
-                state: vec![7]
-            })
-        );
+        assert_eq!(load(&mut s, "b"), Some(Record { id: 1, version: 2, body: b"1".to_vec(), state: vec![7] }));
         let keys = vec!["b".into(), "c".into()];
-        let replace = StoreRequest::Replace {
-            id: 1,
-            version: 2,
-            sort: "1".into(),
-            keys,
-            body: vec![],
-            state: vec![],
-        };
+        let replace = StoreRequest::Replace { id: 1, version: 2, sort: "1".into(), keys, body: vec![], state: vec![] };
         assert_eq!(s.perform(replace), Ok(StoreReply::Changed { version: 3 }));
         assert_eq!(load(&mut s, "a"), None);
         assert!(load(&mut s, "c").is_some());
-        assert_eq!(
-            s.perform(StoreRequest::Remove { id: 1, version: 2 }),
-            Err(StoreError::Conflict)
-        );
-        assert_eq!(
-            s.perform(StoreRequest::Remove { id: 1, version: 3 }),
-            Ok(StoreReply::Removed)
-        );
+        assert_eq!(s.perform(StoreRequest::Remove { id: 1, version: 2 }), Err(StoreError::Conflict));
+        assert_eq!(s.perform(StoreRequest::Remove { id: 1, version: 3 }), Ok(StoreReply::Removed));
         assert!(load(&mut s, "c").is_none() && s.is_empty());
     }
 
@@ -204,10 +142,7 @@ mod tests {
     fn a_key_or_sort_of_another_record_is_a_duplicate_and_changes_nothing() {
         let mut s = MemoryStore::default();
         s.perform(insert("1", &["a"])).unwrap();
-        assert_eq!(
-            s.perform(insert("2", &["x", "a"])),
-            Err(StoreError::Duplicate("a".into()))
-        );
+        assert_eq!(s.perform(insert("2", &["x", "a"])), Err(StoreError::Duplicate("a".into())));
         assert_eq!(s.perform(insert("1", &["x"])), Err(StoreError::Duplicate("1".into())));
         assert_eq!((s.len(), load(&mut s, "x")), (1, None));
     }
@@ -218,10 +153,7 @@ mod tests {
         for sort in ["3", "1", "2"] {
             s.perform(insert(sort, &[sort])).unwrap();
         }
-        let Ok(StoreReply::Listed(page)) = s.perform(StoreRequest::List {
-            after: "1".into(),
-            limit: 1,
-        }) else {
+        let Ok(StoreReply::Listed(page)) = s.perform(StoreRequest::List { after: "1".into(), limit: 1 }) else {
             panic!()
         };
         assert_eq!(page.iter().map(|r| r.body.clone()).collect::<Vec<_>>(), [b"2"]);
