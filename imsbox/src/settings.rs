@@ -215,14 +215,76 @@ impl Derived<'_> {
     }
 
     fn icscf(&self) -> Table {
-        Table::new()
+        let scscf = table! { "name" => format!("sip:scscf.{}:6060", self.domain) };
+        table! {
+            "host" => format!("icscf.{}", self.domain),
+            "listen" => self.at(4060),
+            "udp_limit" => LOOPBACK_MTU,
+            "visited_network" => self.domain,
+            "scscf" => vec![Value::Table(scscf)],
+            "next_hops" => table! { format!("scscf.{}", self.domain) => self.hop(6060) },
+            "diameter" => self.diameter("icscf", true),
+        }
     }
 
     fn scscf(&self) -> Table {
-        Table::new()
+        table! {
+            "domain" => self.domain,
+            "host" => format!("scscf.{}", self.domain),
+            "listen" => self.at(6060),
+            "udp_limit" => LOOPBACK_MTU,
+            "next_hops" => table! {
+                format!("pcscf.{}", self.domain) => self.hop(5070),
+                self.domain => self.hop(4060),
+            },
+            "diameter" => self.diameter("scscf", true),
+        }
     }
 
     fn hss(&self) -> Table {
-        Table::new()
+        table! {
+            "domain" => self.domain,
+            "listen" => vec![self.at(3868)],
+            "diameter" => self.diameter("hss", false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(text: &str) -> Result<Settings> {
+        let config = ims_core::config::parse("test.toml", text)?;
+        Settings::decide(config, &["192.0.2.7".parse()?], "test.toml")
+    }
+
+    #[test]
+    fn everything_follows_from_plmn_and_addresses() {
+        let settings = decide("plmn = \"262/98\"\ncore_address = \"127.1.2.3\"").unwrap();
+        assert_eq!(settings.domain, "ims.mnc098.mcc262.3gppnetwork.org");
+        assert_eq!(settings.gm_addresses, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(settings.pcscf.host, "pcscf.ims.mnc098.mcc262.3gppnetwork.org");
+        assert_eq!(settings.rest.to_string(), "127.1.2.3:8080");
+        assert_eq!(settings.hss.listen[0].to_string(), "127.1.2.3:3868");
+    }
+
+    #[test]
+    fn a_roles_table_overrides_and_its_typos_are_named() {
+        let settings = decide("[pcscf.gm]\nprotected_server_port = 7000").unwrap();
+        assert_eq!((settings.pcscf.gm.protected_server_port, settings.pcscf.gm.port), (7000, 5060));
+        let error = format!("{:#}", decide("[pcscf.security]\npolcy = \"allow\"").err().unwrap());
+        assert!(error.contains("[pcscf]") && error.contains("polcy"), "{error}");
+        assert!(decide("plnm = \"001/01\"").is_err());
+        assert!(format!("{:#}", decide("plmn = \"1/1\"").err().unwrap()).contains("plmn"));
+    }
+
+    #[test]
+    fn the_shipped_configuration_is_the_default() {
+        let shipped = decide(include_str!("../../configs/imsbox.toml")).unwrap();
+        let default = decide("").unwrap();
+        assert_eq!(format!("{:?}", shipped.pcscf), format!("{:?}", default.pcscf));
+        assert_eq!(shipped.rest, default.rest);
+        assert_eq!(shipped.shell.data_dir, default.shell.data_dir);
     }
 }

@@ -12,11 +12,11 @@ pub(crate) async fn start(settings: &Settings, tap: Option<ims_shell::Tap>) -> R
         Listen::Default => Listen::At(settings.rest),
         other => other,
     };
-    let key = ims_shell::entropy::master_key(&shell.data_dir)?;
     let pcscf = pcscf::Pcscf::new(settings.pcscf.clone())?;
     let icscf = icscf::Icscf::new(settings.icscf.clone())?;
     let scscf = scscf::Scscf::new(settings.scscf.clone())?;
-    let hss = hss::Hss::new(settings.hss.clone(), key)?;
+    let master_key = Some(ims_shell::entropy::master_key(&shell.data_dir)?);
+    let hss = hss::Hss::new(hss::Config { master_key, ..settings.hss.clone() })?;
     let mut builder = Shell::new(shell.clone())
         .node("hss", Box::new(hss), settings.hss.wiring())
         .store_for("hss", shell.data_dir.join("hss.db"))
