@@ -10,12 +10,14 @@ use ims_core::uri::{Scheme, Uri, parse_ip, split_hostport};
 use ims_core::{Action, Ctx, RequestId, Rng, Time, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 const SIP_PORT: u16 = 5060;
 /// Bounds on what one request may make us ask and keep.
 const MAX_TARGETS: usize = 32;
 const MAX_SERVICES: usize = 4;
 const MAX_REMEMBERED: usize = 512;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Ids of DNS requests are drawn from the top half; the node has the other.
 const ID_BASE: u64 = 1 << 63;
 
@@ -410,8 +412,18 @@ impl Locator {
 
     /// `transport` to `addr` failed: others first for a while.
     pub(crate) fn on_failure(&mut self, addr: SocketAddr, transport: Transport, now: Time) {
+        self.avoid(addr, transport, self.config.avoid_failed.0, now);
+    }
+
+    /// It answered 503: others first for as long as it says (RFC 3261 21.5.4), within reason.
+    pub(crate) fn on_busy(&mut self, addr: SocketAddr, transport: Transport, retry_after: Option<u32>, now: Time) {
+        let wait = retry_after.map_or(self.config.avoid_failed.0, |s| Duration::from_secs(s.into()));
+        self.avoid(addr, transport, wait.min(MAX_RETRY_AFTER), now);
+    }
+
+    fn avoid(&mut self, addr: SocketAddr, transport: Transport, wait: Duration, now: Time) {
         bound(&mut self.failed, now, |until| *until);
-        self.failed.insert((addr, transport), now + self.config.avoid_failed.0);
+        self.failed.insert((addr, transport), now + wait);
     }
 
     pub(crate) fn on_success(&mut self, addr: SocketAddr, transport: Transport) {

@@ -4,7 +4,7 @@
 //! branch and a transaction machine of its own; it outlives the request to absorb repeated answers.
 
 use super::{ClientFailure, ClientTx, Destination, Endpoint, Key, Leg, MARK_LEN, SipEvent, tag_of, via};
-use crate::headers::{CSeq, Via};
+use crate::headers::{CSeq, RetryAfter, Via};
 use crate::locate::{Answer, Hop, Known, Located};
 use crate::transaction::{Client, ClientDue, InviteClient, Reaction, client, invite_client};
 use crate::{Message, Method, Name};
@@ -203,32 +203,16 @@ impl Endpoint {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        let sent_by = request.sent_by.as_deref().unwrap_or(&self.config.sent_by);
-        let (leg, located) = (request.leg, !request.uri.is_empty());
-        let (mut flow, mut instead) = (step.flow, None);
-        let mut message = request.message.clone();
-        message.push_front(Name::Via, via::ours(flow.transport, sent_by, &branch));
-        let mut bytes = message.to_bytes();
-        let limit = if leg == Leg::Core {
-            self.config.udp_limit
-        } else {
-            self.config.server_location.ue_udp_limit
+        let (leg, located, is_ack) = (request.leg, !request.uri.is_empty(), request.is_ack);
+        request.attempt = Some(attempt_id);
+        let Some((message, bytes, flow)) = self.write(id, step, &branch) else {
+            return;
         };
-        if step.may_grow && bytes.len() > limit {
-            instead = Some(flow);
-            flow.transport = Transport::Tcp;
-            if located {
-                flow.local.set_port(0);
-            }
-            message.replace_first(Name::Via, via::ours(flow.transport, sent_by, &branch));
-            bytes = message.to_bytes();
-        }
         self.counters.sent(&message);
-        if request.is_ack {
+        if is_ack {
             self.requests.remove(&id);
             return self.send(flow, bytes, SendTag(0), ctx);
         }
-        request.attempt = Some(attempt_id);
         let (timers, reliable) = (self.timers_of(leg), flow.transport.is_reliable());
         let is_invite = message.method() == Method::Invite;
         let timer_c = self.config.server_location.timer_c.0;
@@ -242,7 +226,7 @@ impl Endpoint {
             branch,
             method: message.method().as_str().into(),
             flow,
-            instead,
+            instead: (flow.transport != step.flow.transport).then_some(step.flow),
             located,
             leg,
             bytes: bytes.clone(),
@@ -252,6 +236,26 @@ impl Endpoint {
             armed: None,
         };
         self.launch(attempt_id, attempt, bytes, ctx);
+    }
+
+    /// The request as it goes to `step`: with our Via, and by TCP when it is too large for UDP (RFC 3261 18.1.1).
+    fn write(&self, id: u64, step: Step, branch: &str) -> Option<(Message, Bytes, Flow)> {
+        let request = self.requests.get(&id)?;
+        let sent_by = request.sent_by.as_deref().unwrap_or(&self.config.sent_by);
+        let limit = match request.leg {
+            Leg::Core => self.config.udp_limit,
+            Leg::Ue => self.config.server_location.ue_udp_limit,
+        };
+        let mut message = request.message.clone();
+        message.push_front(Name::Via, via::ours(step.flow.transport, sent_by, branch));
+        let bytes = message.to_bytes();
+        if !step.may_grow || bytes.len() <= limit {
+            return Some((message, bytes, step.flow));
+        }
+        let flow = by_tcp(step.flow, !request.uri.is_empty());
+        message.replace_first(Name::Via, via::ours(flow.transport, sent_by, branch));
+        let bytes = message.to_bytes();
+        Some((message, bytes, flow))
     }
 
     fn launch(&mut self, id: u64, attempt: Attempt, bytes: Bytes, ctx: &mut Ctx<'_>) {
@@ -403,7 +407,7 @@ impl Endpoint {
                 if request.cancelled {
                     self.cancel_attempt(attempt, ctx);
                 }
-            } else if status == 503 && self.fail_over_busy(owner, attempt, ctx) {
+            } else if status == 503 && self.fail_over_busy(owner, attempt, &message, ctx) {
                 return;
             } else {
                 self.requests.remove(&owner);
@@ -425,13 +429,18 @@ impl Endpoint {
     }
 
     /// 503: the next target, if there is one (RFC 3263 4.3). The attempt stays to absorb what is repeated.
-    fn fail_over_busy(&mut self, owner: u64, id: u64, ctx: &mut Ctx<'_>) -> bool {
+    fn fail_over_busy(&mut self, owner: u64, id: u64, response: &Message, ctx: &mut Ctx<'_>) -> bool {
         let Some(attempt) = self.attempts.get_mut(&id) else {
             return false;
         };
         if attempt.located {
+            let wait = response
+                .first::<RetryAfter<'_>>()
+                .ok()
+                .flatten()
+                .map(|after| after.seconds);
             self.locator
-                .on_failure(attempt.flow.remote, attempt.flow.transport, ctx.now);
+                .on_busy(attempt.flow.remote, attempt.flow.transport, wait, ctx.now);
         }
         let Some(request) = self.requests.get(&owner) else {
             return false;
@@ -523,11 +532,7 @@ impl Endpoint {
     /// The datagram was too large for the path after all: the same address again, by TCP.
     fn grow(&mut self, id: u64) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        let (mut flow, located) = (attempt.flow, attempt.located);
-        flow.transport = Transport::Tcp;
-        if located {
-            flow.local.set_port(0);
-        }
+        let flow = by_tcp(attempt.flow, attempt.located);
         if let Some(request) = attempt.owner.and_then(|owner| self.requests.get_mut(&owner)) {
             request.steps.push_front(Step { flow, may_grow: false });
         }
@@ -610,6 +615,13 @@ fn step(hop: Hop, local: SocketAddr) -> Step {
             may_grow: true,
         },
     }
+}
+
+/// The same addresses by TCP. Towards a server found by location any port of ours will do; towards a UE the port is
+/// that of the SA.
+fn by_tcp(flow: Flow, located: bool) -> Flow {
+    let port = if located { 0 } else { flow.local.port() };
+    Flow::tcp(SocketAddr::new(flow.local.ip(), port), flow.remote)
 }
 
 /// A request of the same hop as `invite`: ACK (RFC 3261 17.1.1.3) or CANCEL (9.1). To is still missing.

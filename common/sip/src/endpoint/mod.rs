@@ -175,10 +175,20 @@ impl Endpoint {
     }
 
     pub fn on_packet(&mut self, packet: Packet, ctx: &mut Ctx<'_>) {
+        self.take(packet, None, ctx);
+    }
+
+    /// A packet that came in over an SA: every answer leaves on `outward` (port_pc -> port_us), as if `set_reply_flow`
+    /// had been called in time for those that the endpoint gives by itself (200 and 481 to CANCEL, 400, 503).
+    pub fn on_protected_packet(&mut self, packet: Packet, outward: Flow, ctx: &mut Ctx<'_>) {
+        self.take(packet, Some(outward), ctx);
+    }
+
+    fn take(&mut self, packet: Packet, outward: Option<Flow>, ctx: &mut Ctx<'_>) {
         self.wake(ctx);
         let Packet { flow, bytes } = packet;
         match Message::parse(bytes) {
-            Ok(message) if message.is_request() => self.on_request(message, flow, ctx),
+            Ok(message) if message.is_request() => self.on_request(message, flow, outward, ctx),
             Ok(message) => self.on_response(message, flow, ctx),
             Err(error) => self.refuse(flow, error.status(), error.to_string()),
         }

@@ -1,11 +1,13 @@
 //! The server side: requests that come in, and our answers to them.
 
-use super::{ClientFailure, Endpoint, Key, Leg, ServerTx, SipEvent, tag_of, via};
+use super::via::{self, Ways};
+use super::{ClientFailure, Endpoint, Key, Leg, ServerTx, SipEvent, tag_of};
 use crate::headers::{CSeq, From, To, Via};
 use crate::transaction::{InviteServer, Server, ServerDue, invite_server};
 use crate::{Message, Method, Name};
 use bytes::Bytes;
-use ims_core::{Ctx, Flow, FlowError, Time, Transport};
+use ims_core::{ConnId, Ctx, Flow, FlowError, Time, Transport};
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// For how long the node may take to answer. Both are far beyond what a client waits.
@@ -27,14 +29,9 @@ pub(super) struct ServerSlot {
     sent_by: String,
     /// Empty for INVITE.
     method: Box<str>,
-    /// What the request came in on.
-    flow: Flow,
-    /// What answers leave on.
-    reply: Flow,
-    /// `reply` was set by the node.
-    forced: bool,
-    /// Where answers go when the connection of `reply` is gone.
-    fallback: Option<Flow>,
+    ways: Ways,
+    /// The connection that is gone.
+    gone: Option<ConnId>,
     /// The last answer.
     last: Option<Bytes>,
     /// The INVITE, as long as we may have to say 100.
@@ -122,19 +119,23 @@ impl Identity {
 }
 
 impl Endpoint {
-    pub(super) fn on_request(&mut self, mut message: Message, flow: Flow, ctx: &mut Ctx<'_>) {
+    /// `outward`: where answers leave when the request came in over an SA.
+    pub(super) fn on_request(&mut self, mut message: Message, flow: Flow, outward: Option<Flow>, ctx: &mut Ctx<'_>) {
         self.counters.received(&message);
         let checked = message.check();
-        let Some((reply, fallback)) = via::note_received(&mut message, &flow) else {
+        let Some(mut ways) = via::note_received(&mut message, &flow) else {
             return self.refuse(
                 flow,
                 400,
                 "the topmost Via cannot be read: no answer is possible".into(),
             );
         };
-        let fallback = fallback.filter(|_| self.leg_of(&flow) == Leg::Core);
+        ways.fallback = ways.fallback.filter(|_| self.leg_of(&flow) == Leg::Core);
+        if let Some(outward) = outward {
+            ways.turn(outward);
+        }
         if let Err(error) = checked {
-            self.answer_statelessly(&message, error.status(), reply, ctx);
+            self.answer_statelessly(&message, error.status(), ways.reply, ctx);
             return self.refuse(flow, error.status(), error.to_string());
         }
         let Some(identity) = Identity::of(&message) else {
@@ -150,40 +151,26 @@ impl Endpoint {
         if let Some(id) = self.find(&identity, message.method()) {
             return self.on_repeated(id, &flow, ctx);
         }
-        let crowded = self
-            .branches
-            .get(&identity.branch)
-            .is_some_and(|same| same.len() >= MAX_SAME_BRANCH);
-        if crowded || self.servers.len() >= self.config.max_transactions {
-            self.answer_statelessly(&message, 503, reply, ctx);
-            return self.refuse(
-                flow,
-                503,
-                "too many transactions are open: raise max_transactions or add a node".into(),
-            );
+        if self.is_full(&identity) {
+            self.answer_statelessly(&message, 503, ways.reply, ctx);
+            let reason = "too many transactions are open: raise max_transactions or add a node";
+            return self.refuse(flow, 503, reason.into());
         }
         if message.method() == Method::Cancel {
-            return self.on_cancel(message, flow, reply, fallback, identity, ctx);
+            return self.on_cancel(message, ways, identity, ctx);
         }
-        let id = self.open(&message, flow, reply, fallback, identity, ctx.now);
-        self.events.push_back(SipEvent::Request {
-            tx: ServerTx(id),
-            message,
-            flow,
-        });
+        let tx = ServerTx(self.open(&message, ways, identity, ctx.now));
+        self.events.push_back(SipEvent::Request { tx, message, flow });
     }
 
-    fn open(
-        &mut self,
-        message: &Message,
-        flow: Flow,
-        reply: Flow,
-        fallback: Option<Flow>,
-        identity: Identity,
-        now: Time,
-    ) -> u64 {
-        let (id, timers) = (self.fresh_id(), self.timers_of(self.leg_of(&flow)));
-        let (reliable, method) = (flow.transport.is_reliable(), message.method());
+    fn is_full(&self, identity: &Identity) -> bool {
+        let same = self.branches.get(&identity.branch).map_or(0, SmallVec::len);
+        same >= MAX_SAME_BRANCH || self.servers.len() >= self.config.max_transactions
+    }
+
+    fn open(&mut self, message: &Message, ways: Ways, identity: Identity, now: Time) -> u64 {
+        let (id, timers) = (self.fresh_id(), self.timers_of(self.leg_of(&ways.flow)));
+        let (reliable, method) = (ways.flow.transport.is_reliable(), message.method());
         let is_invite = method == Method::Invite;
         let machine = if is_invite {
             Machine::Invite(InviteServer::start(timers, reliable, INVITE_PATIENCE, now))
@@ -196,10 +183,8 @@ impl Endpoint {
             branch: identity.branch,
             sent_by: identity.sent_by,
             method: if is_invite { "".into() } else { method.as_str().into() },
-            flow,
-            reply,
-            forced: false,
-            fallback,
+            ways,
+            gone: None,
             last: None,
             invite: is_invite.then(|| Box::new(message.clone())),
             to_tag: None,
@@ -207,7 +192,7 @@ impl Endpoint {
             armed: None,
         };
         self.servers.insert(id, slot);
-        self.bind(&reply, Key::Server(id));
+        self.bind(&ways.reply, Key::Server(id));
         self.settle_server(id);
         id
     }
@@ -225,7 +210,7 @@ impl Endpoint {
             return Some(id);
         }
         let same = self.branches.get(&identity.branch).filter(|_| identity.modern)?;
-        let fits = |slot: &ServerSlot| slot.is_invite() && slot.flow.remote.ip() == flow.remote.ip();
+        let fits = |slot: &ServerSlot| slot.is_invite() && slot.ways.flow.remote.ip() == flow.remote.ip();
         same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
     }
 
@@ -233,12 +218,13 @@ impl Endpoint {
         self.counters.repeated += 1;
         let Some(slot) = self.servers.get_mut(&id) else { return };
         // The client lost its connection and asks again on a new one: answers go there now.
-        let moved = slot.reply.transport == Transport::Tcp
+        let moved = slot.ways.reply.transport == Transport::Tcp
             && flow.transport == Transport::Tcp
-            && flow.remote.ip() == slot.flow.remote.ip()
-            && flow.conn != slot.reply.conn;
+            && flow.remote.ip() == slot.ways.flow.remote.ip()
+            && flow.conn != slot.ways.reply.conn;
         if moved {
-            let old = std::mem::replace(&mut slot.reply, *flow);
+            let old = std::mem::replace(&mut slot.ways.reply, *flow);
+            slot.gone = old.conn;
             self.unbind(&old, Key::Server(id));
             self.bind(flow, Key::Server(id));
         }
@@ -248,7 +234,11 @@ impl Endpoint {
     }
 
     fn repeat_answer(&mut self, id: u64, ctx: &mut Ctx<'_>) {
-        let Some((reply, last)) = self.servers.get(&id).and_then(|s| Some((s.reply, s.last.clone()?))) else {
+        let Some((reply, last)) = self
+            .servers
+            .get(&id)
+            .and_then(|s| Some((s.ways.reply, s.last.clone()?)))
+        else {
             return;
         };
         self.counters.resent += 1;
@@ -270,17 +260,10 @@ impl Endpoint {
     }
 
     /// RFC 3261 9.2 and 16.10: the CANCEL is answered at once, what becomes of the INVITE is up to the node.
-    fn on_cancel(
-        &mut self,
-        message: Message,
-        flow: Flow,
-        reply: Flow,
-        fallback: Option<Flow>,
-        identity: Identity,
-        ctx: &mut Ctx<'_>,
-    ) {
+    fn on_cancel(&mut self, message: Message, ways: Ways, identity: Identity, ctx: &mut Ctx<'_>) {
+        let flow = ways.flow;
         let invite = self.find_invite(&identity, &flow);
-        let id = self.open(&message, flow, reply, fallback, identity, ctx.now);
+        let id = self.open(&message, ways, identity, ctx.now);
         let Some(slot) = invite.and_then(|id| self.servers.get_mut(&id)) else {
             let tag = ctx.rng.token(12);
             self.respond(ServerTx(id), Message::response(&message, 481, Some(&tag)), ctx);
@@ -288,7 +271,7 @@ impl Endpoint {
         };
         // RFC 3261 9.2: the To tag is that of the answers to the INVITE.
         let tag = slot.to_tag.get_or_insert_with(|| ctx.rng.token(12)).clone();
-        let (pending, forced) = (!slot.is_answered(), slot.forced.then_some(slot.reply));
+        let (pending, forced) = (!slot.is_answered(), slot.ways.forced.then_some(slot.ways.reply));
         if let Some(forced) = forced.filter(|f| f.transport == flow.transport && !f.transport.is_reliable()) {
             self.set_reply_flow(ServerTx(id), forced);
         }
@@ -326,7 +309,7 @@ impl Endpoint {
         if slot.is_answered() || status > 100 {
             slot.invite = None;
         }
-        let (reply, bytes) = (slot.reply, response.to_bytes());
+        let (reply, bytes) = (slot.ways.reply, response.to_bytes());
         slot.last = Some(bytes.clone());
         self.counters.sent(&response);
         self.send(reply, bytes, tag_of(key), ctx);
@@ -340,15 +323,10 @@ impl Endpoint {
         let Some(slot) = self.servers.get_mut(&tx.0) else {
             return;
         };
-        let on_connection = slot.reply.conn.is_some() && flow.transport == Transport::Tcp && flow.conn.is_none();
-        if on_connection {
-            slot.fallback = Some(flow);
-            return;
-        }
-        slot.forced = true;
-        let old = std::mem::replace(&mut slot.reply, flow);
+        let old = slot.ways.turn(flow);
+        let new = slot.ways.reply;
         self.unbind(&old, Key::Server(tx.0));
-        self.bind(&flow, Key::Server(tx.0));
+        self.bind(&new, Key::Server(tx.0));
     }
 
     /// Without a transaction: the same request gets the same answer, tag included (RFC 3261 8.2.7).
@@ -395,13 +373,14 @@ impl Endpoint {
 
     pub(super) fn on_answer_failed(&mut self, id: u64, flow: Flow, error: FlowError, ctx: &mut Ctx<'_>) {
         let Some(slot) = self.servers.get_mut(&id) else { return };
-        // A full queue is a lost datagram; an answer that has since moved on to another flow is not lost.
-        let stale = flow.transport != slot.reply.transport || flow.conn.is_some() && flow.conn != slot.reply.conn;
+        // A full queue is a lost datagram; an answer that has since moved on to another connection is not lost.
+        let stale = flow.transport != slot.ways.reply.transport || flow.conn.is_some() && flow.conn == slot.gone;
         if stale || error == FlowError::QueueFull && !flow.transport.is_reliable() {
             return;
         }
-        if let Some(fallback) = slot.fallback.take() {
-            let old = std::mem::replace(&mut slot.reply, fallback);
+        if let Some(fallback) = slot.ways.fallback.take() {
+            let old = std::mem::replace(&mut slot.ways.reply, fallback);
+            slot.gone = old.conn;
             self.unbind(&old, Key::Server(id));
             self.repeat_answer(id, ctx);
         } else if slot.is_answered() {
@@ -411,9 +390,10 @@ impl Endpoint {
 
     pub(super) fn on_connection_lost(&mut self, id: u64) {
         if let Some(slot) = self.servers.get_mut(&id)
-            && let Some(fallback) = slot.fallback.take()
+            && let Some(fallback) = slot.ways.fallback.take()
         {
-            slot.reply = fallback;
+            slot.gone = slot.ways.reply.conn;
+            slot.ways.reply = fallback;
         }
     }
 
@@ -444,7 +424,7 @@ impl Endpoint {
             return;
         };
         Self::arm(&mut self.timers, &mut slot.armed, None, Key::Server(id));
-        self.unbind(&slot.reply, Key::Server(id));
+        self.unbind(&slot.ways.reply, Key::Server(id));
         if let Some(same) = self.branches.get_mut(&slot.branch) {
             same.retain(|other| *other != id);
             if same.is_empty() {

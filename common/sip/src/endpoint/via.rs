@@ -10,6 +10,30 @@ use std::net::{IpAddr, SocketAddr};
 const SIP_PORT: u16 = 5060;
 pub(super) const COOKIE: &str = "z9hG4bK";
 
+/// How a request came, and how its answers leave.
+#[derive(Clone, Copy)]
+pub(super) struct Ways {
+    pub(super) flow: Flow,
+    pub(super) reply: Flow,
+    /// `reply` was set by the node.
+    pub(super) forced: bool,
+    /// Where answers go when the connection of `reply` is gone.
+    pub(super) fallback: Option<Flow>,
+}
+
+impl Ways {
+    /// Answers leave on `flow` from now on; gives the flow of before. Those to a request that came by TCP return on
+    /// its connection (RFC 3261 18.2.2): then a TCP flow without connection is only for when that is gone.
+    pub(super) fn turn(&mut self, flow: Flow) -> Flow {
+        if self.reply.conn.is_some() && flow.transport == Transport::Tcp && flow.conn.is_none() {
+            self.fallback = Some(flow);
+            return self.reply;
+        }
+        self.forced = true;
+        std::mem::replace(&mut self.reply, flow)
+    }
+}
+
 /// The Via we put on a request. No rport: towards a UE inside IPsec answers must come to our server port.
 pub(super) fn ours(transport: Transport, sent_by: &str, branch: &str) -> String {
     format!("SIP/2.0/{} {sent_by};branch={branch}", transport.token())
@@ -21,8 +45,8 @@ pub(super) fn sent_by(via: &Via<'_>) -> String {
 }
 
 /// Writes `received` and `rport` (RFC 3261 18.2.1, RFC 3581 4); what the sender claimed there is removed. Gives the
-/// flow that answers to this request leave on (RFC 3261 18.2.2), and where they go when the connection is gone.
-pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<(Flow, Option<Flow>)> {
+/// ways of the answers (RFC 3261 18.2.2).
+pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<Ways> {
     let via: Via<'_> = message.first().ok().flatten()?;
     let (from, wants_rport) = (flow.remote.ip(), via.params.has("rport"));
     let back = SocketAddr::new(from, via.port.unwrap_or(SIP_PORT));
@@ -45,10 +69,16 @@ pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<(Flow,
         }
         message.replace_first(Name::Via, value);
     }
-    Some(match flow.transport {
+    let (reply, fallback) = match flow.transport {
         Transport::Udp if wants_rport => (Flow::udp(flow.local, flow.remote), None),
         Transport::Udp => (Flow::udp(flow.local, back), None),
         Transport::Tcp => (*flow, Some(Flow::tcp(SocketAddr::new(flow.local.ip(), 0), back))),
+    };
+    Some(Ways {
+        flow: *flow,
+        reply,
+        forced: false,
+        fallback,
     })
 }
 
