@@ -79,10 +79,7 @@ pub fn rspauth(input: &DigestInput<'_>, credentials: &Credentials<'_>) -> String
 
 /// Constant-time comparison of two response values.
 pub fn matches(a: &str, b: &str) -> bool {
-    a.to_ascii_lowercase()
-        .as_bytes()
-        .ct_eq(b.to_ascii_lowercase().as_bytes())
-        .into()
+    a.to_ascii_lowercase().as_bytes().ct_eq(b.to_ascii_lowercase().as_bytes()).into()
 }
 
 /// H(A1) of a password, as the HSS keeps it for SIP Digest (TS 29.228 6.3).
@@ -111,13 +108,7 @@ fn request_digest(input: &DigestInput<'_>, credentials: &Credentials<'_>, method
     if qop.is_empty() {
         return algorithm.hash(&[ha1.as_bytes(), b":", input.nonce.as_bytes(), b":", ha2.as_bytes()]);
     }
-    let fields = [
-        input.nonce,
-        input.nc.unwrap_or_default(),
-        input.cnonce.unwrap_or_default(),
-        qop,
-        &ha2,
-    ];
+    let fields = [input.nonce, input.nc.unwrap_or_default(), input.cnonce.unwrap_or_default(), qop, &ha2];
     algorithm.hash(&[ha1.as_bytes(), b":", fields.join(":").as_bytes()])
 }
 
@@ -142,10 +133,7 @@ fn hex_of<D: Digest>(parts: &[&[u8]]) -> String {
         hash.update(part);
     }
     let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
-    hash.finalize()
-        .iter()
-        .flat_map(|b| [digit(b >> 4), digit(*b)])
-        .collect()
+    hash.finalize().iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
 }
 
 #[cfg(test)]
@@ -173,25 +161,13 @@ mod tests {
         assert_eq!(response(&rfc2617(), &password), "6629fae49393a05397450978507c4ef1");
         let ha1 = ha1(DigestAlgorithm::Md5, "Mufasa", "testrealm@host.com", b"Circle Of Life");
         assert_eq!(ha1, "939e7578ed9e3c518a452acee763bce9");
-        assert_eq!(
-            response(&rfc2617(), &Credentials::Ha1(&ha1.to_uppercase())),
-            "6629fae49393a05397450978507c4ef1"
-        );
+        assert_eq!(response(&rfc2617(), &Credentials::Ha1(&ha1.to_uppercase())), "6629fae49393a05397450978507c4ef1");
     }
 
     #[test]
     fn rfc_2069_without_qop_and_its_erratum() {
-        let input = DigestInput {
-            username: "Mufasa",
-            qop: None,
-            nc: None,
-            cnonce: None,
-            ..rfc2617()
-        };
-        assert_eq!(
-            response(&input, &Credentials::Password(b"CircleOfLife")),
-            "1949323746fe6a43ef61f9606e7febea"
-        );
+        let input = DigestInput { username: "Mufasa", qop: None, nc: None, cnonce: None, ..rfc2617() };
+        assert_eq!(response(&input, &Credentials::Password(b"CircleOfLife")), "1949323746fe6a43ef61f9606e7febea");
     }
 
     #[test]
@@ -205,10 +181,7 @@ mod tests {
         };
         let password = Credentials::Password(b"Circle of Life");
         let sha256 = "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1";
-        assert_eq!(
-            response(&input(DigestAlgorithm::Md5), &password),
-            "8ca523f5e9506fed4657c9700eebdbec"
-        );
+        assert_eq!(response(&input(DigestAlgorithm::Md5), &password), "8ca523f5e9506fed4657c9700eebdbec");
         assert_eq!(response(&input(DigestAlgorithm::Sha256), &password), sha256);
     }
 
@@ -216,31 +189,14 @@ mod tests {
     fn akav1_takes_res_as_bytes_and_akav2_derives_from_the_keys() {
         let (ik, ck) = (Secret::new([1; 16]), Secret::new([2; 16]));
         let res = [0x00, 0xff, 0x3a, 0x80];
-        let aka = Credentials::Aka {
-            res: &res,
-            ik: &ik,
-            ck: &ck,
-        };
-        let v1 = DigestInput {
-            algorithm: DigestAlgorithm::AkaV1Md5,
-            ..rfc2617()
-        };
+        let aka = Credentials::Aka { res: &res, ik: &ik, ck: &ck };
+        let v1 = DigestInput { algorithm: DigestAlgorithm::AkaV1Md5, ..rfc2617() };
         assert_eq!(response(&v1, &aka), response(&rfc2617(), &Credentials::Password(&res)));
-        let v2 = DigestInput {
-            algorithm: DigestAlgorithm::AkaV2Md5,
-            ..rfc2617()
-        };
+        let v2 = DigestInput { algorithm: DigestAlgorithm::AkaV2Md5, ..rfc2617() };
         // echo -n http-digest-akav2-password | openssl dgst -md5 -mac hmac -macopt hexkey:00ff3a80<ik><ck> -binary | base64
         let derived = AKAV2_PASSWORD;
-        assert_eq!(
-            response(&v2, &aka),
-            response(&rfc2617(), &Credentials::Password(derived.as_bytes()))
-        );
-        let none = Credentials::Aka {
-            res: b"",
-            ik: &ik,
-            ck: &ck,
-        };
+        assert_eq!(response(&v2, &aka), response(&rfc2617(), &Credentials::Password(derived.as_bytes())));
+        let none = Credentials::Aka { res: b"", ik: &ik, ck: &ck };
         assert_eq!(response(&v2, &none), response(&rfc2617(), &Credentials::Password(b"")));
     }
 
@@ -248,29 +204,16 @@ mod tests {
 
     #[test]
     fn auth_int_covers_the_body_and_rspauth_leaves_the_method_out() {
-        let input = DigestInput {
-            qop: Some("auth-int"),
-            body: b"v=0",
-            ..rfc2617()
-        };
+        let input = DigestInput { qop: Some("auth-int"), body: b"v=0", ..rfc2617() };
         let password = Credentials::Password(b"x");
-        assert_ne!(
-            response(&input, &password),
-            response(&DigestInput { body: b"v=1", ..input }, &password)
-        );
+        assert_ne!(response(&input, &password), response(&DigestInput { body: b"v=1", ..input }, &password));
         let input = rfc2617();
-        assert_eq!(
-            rspauth(&input, &password),
-            response(&DigestInput { method: "", ..input }, &password)
-        );
+        assert_eq!(rspauth(&input, &password), response(&DigestInput { method: "", ..input }, &password));
     }
 
     #[test]
     fn tokens_and_comparison() {
-        assert_eq!(
-            DigestAlgorithm::from_token("akav1-md5"),
-            Some(DigestAlgorithm::AkaV1Md5)
-        );
+        assert_eq!(DigestAlgorithm::from_token("akav1-md5"), Some(DigestAlgorithm::AkaV1Md5));
         assert_eq!(DigestAlgorithm::from_token("AKAv2-SHA-256"), None);
         assert!(matches("AB", "ab") && !matches("ab", "ac") && !matches("ab", "abc") && !matches("", "a"));
     }

@@ -37,11 +37,7 @@ pub struct Framer {
 impl Framer {
     /// `limit`: bytes of a whole message.
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            searched: 0,
-            size: None,
-        }
+        Self { limit, searched: 0, size: None }
     }
 
     /// Takes what is whole out of `buffer`; None: more bytes are needed. After an error the stream cannot be followed
@@ -156,14 +152,7 @@ mod tests {
     fn messages_and_pings_come_out_however_the_bytes_arrive() {
         let stream = format!("\r\n{ONE}\r\n\r\n{TWO}{TWO}\r\n\r\n\r\n\r\n");
         let message = |text: &'static str| Frame::Message(Bytes::from_static(text.as_bytes()));
-        let expected = [
-            message(ONE),
-            Frame::Ping,
-            message(TWO),
-            message(TWO),
-            Frame::Ping,
-            Frame::Ping,
-        ];
+        let expected = [message(ONE), Frame::Ping, message(TWO), message(TWO), Frame::Ping, Frame::Ping];
         for step in 1..=stream.len() {
             let (mut framer, mut buffer, mut got) = (Framer::new(4096), BytesMut::new(), Vec::new());
             for piece in stream.as_bytes().chunks(step) {
@@ -179,29 +168,17 @@ mod tests {
     fn what_cannot_be_framed_is_an_error() {
         for (text, why) in [
             ("OPTIONS sip:a SIP/2.0\r\nVia: x\r\n\r\n", FrameError::NoContentLength),
-            (
-                "OPTIONS sip:a SIP/2.0\r\nContent-Length: x\r\n\r\n",
-                FrameError::BadContentLength,
-            ),
+            ("OPTIONS sip:a SIP/2.0\r\nContent-Length: x\r\n\r\n", FrameError::BadContentLength),
             ("OPTIONS sip:a SIP/2.0\r\nl: -1\r\n\r\n", FrameError::BadContentLength),
-            (
-                "OPTIONS sip:a SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\n",
-                FrameError::BadContentLength,
-            ),
+            ("OPTIONS sip:a SIP/2.0\r\nl: 1\r\nl: 2\r\n\r\n", FrameError::BadContentLength),
             ("OPTIONS sip:a SIP/2.0\r\nl: 99999\r\n\r\n", FrameError::TooLarge),
-            (
-                "OPTIONS sip:a SIP/2.0\r\nl: 999999999999999999\r\n\r\n",
-                FrameError::TooLarge,
-            ),
+            ("OPTIONS sip:a SIP/2.0\r\nl: 999999999999999999\r\n\r\n", FrameError::TooLarge),
             ("GET / HTTP/1.1\r\n", FrameError::NotSip),
             ("\x16\x03\x01", FrameError::NotSip),
         ] {
             assert_eq!(Framer::new(4096).next(&mut BytesMut::from(text)), Err(why), "{text}");
         }
         let endless = format!("OPTIONS sip:a SIP/2.0\r\nX: {}", "x".repeat(5000));
-        assert_eq!(
-            Framer::new(4096).next(&mut BytesMut::from(endless.as_str())),
-            Err(FrameError::TooLarge)
-        );
+        assert_eq!(Framer::new(4096).next(&mut BytesMut::from(endless.as_str())), Err(FrameError::TooLarge));
     }
 }

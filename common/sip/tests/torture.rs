@@ -50,10 +50,7 @@ const CASES: &[(&str, Expect)] = &[
     ("lwsruri", Refused(400, "malformed")),
     ("lwsstart", Refused(400, "malformed")),
     ("trws", Refused(400, "malformed")),
-    (
-        "escruri",
-        Application("a proxy may pass it on; the S-CSCF looks at the user and host only"),
-    ),
+    ("escruri", Application("a proxy may pass it on; the S-CSCF looks at the user and host only")),
     ("baddate", Application("Date is nobody's business here")),
     ("regbadct", Refused(400, "header")),
     ("badaspec", Refused(400, "header")),
@@ -123,9 +120,7 @@ fn folder() -> PathBuf {
 }
 
 fn bytes(name: &str) -> Bytes {
-    std::fs::read(folder().join(format!("{name}.sip")))
-        .unwrap_or_else(|e| panic!("{name}: {e}"))
-        .into()
+    std::fs::read(folder().join(format!("{name}.sip"))).unwrap_or_else(|e| panic!("{name}: {e}")).into()
 }
 
 fn message(name: &str) -> Message {
@@ -135,10 +130,7 @@ fn message(name: &str) -> Message {
 /// What the wire carries of the file: without what follows the body (dblreq).
 fn expected(name: &str) -> Bytes {
     let bytes = bytes(name);
-    let end = bytes
-        .windows(8)
-        .position(|w| w == b"\r\n\r\n\r\nIN")
-        .map_or(bytes.len(), |at| at + 4);
+    let end = bytes.windows(8).position(|w| w == b"\r\n\r\n\r\nIN").map_or(bytes.len(), |at| at + 4);
     bytes.slice(..end)
 }
 
@@ -168,10 +160,7 @@ fn assert_good(name: &str) {
     let lines = |m: &Message| m.lines().map(|(n, v)| (n.to_vec(), v.to_vec())).collect::<Vec<_>>();
     let mut before = lines(&message);
     if !message.has(Name::ContentLength) {
-        before.push((
-            b"Content-Length".to_vec(),
-            message.body().len().to_string().into_bytes(),
-        ));
+        before.push((b"Content-Length".to_vec(), message.body().len().to_string().into_bytes()));
     }
     assert_eq!((lines(&next), next.body()), (before, message.body()), "{name}");
 }
@@ -179,11 +168,7 @@ fn assert_good(name: &str) {
 fn assert_bad(name: &str, status: Option<u16>, counter: &str) {
     let message = message(name);
     let error: ParseError = message.check().expect_err(name);
-    assert_eq!(
-        (message.is_request(), error.name()),
-        (status.is_some(), counter),
-        "{name}: {error}"
-    );
+    assert_eq!((message.is_request(), error.name()), (status.is_some(), counter), "{name}: {error}");
     if let Some(status) = status {
         assert_eq!(error.status(), status, "{name}: {error}");
         let answer = Message::parse(Message::response(&message, status, Some("t")).to_bytes()).unwrap();
@@ -213,26 +198,16 @@ fn every_file_has_its_expectation() {
         .collect();
     let cases: BTreeSet<String> = CASES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, cases);
-    assert_eq!(
-        CASES.iter().position(|(name, _)| *name == "ipv6-good"),
-        Some(49),
-        "RFC 4475 has 49 messages"
-    );
+    assert_eq!(CASES.iter().position(|(name, _)| *name == "ipv6-good"), Some(49), "RFC 4475 has 49 messages");
 }
 
 #[test]
 fn wsinv_is_read_as_the_rfc_says() {
     let m = message("wsinv");
-    assert_eq!(
-        (m.method(), m.uri()),
-        (Method::Invite, "sip:vivekg@chair-dnrc.example.com;unknownparam")
-    );
+    assert_eq!((m.method(), m.uri()), (Method::Invite, "sip:vivekg@chair-dnrc.example.com;unknownparam"));
     assert_eq!(m.require::<To<'_>>().unwrap().tag(), Some("1918181833n"));
     let from = m.require::<From<'_>>().unwrap();
-    assert_eq!(
-        (from.display_text().unwrap().as_ref(), from.tag()),
-        ("J Rosenberg \\\"", Some("98asjd8"))
-    );
+    assert_eq!((from.display_text().unwrap().as_ref(), from.tag()), ("J Rosenberg \\\"", Some("98asjd8")));
     assert_eq!(m.require::<CSeq<'_>>().unwrap().number, 9);
     let vias = m.all::<Via<'_>>().unwrap();
     let read: Vec<_> = vias.iter().map(|v| (v.transport, v.host, v.branch())).collect();
@@ -245,25 +220,16 @@ fn wsinv_is_read_as_the_rfc_says() {
         ]
     );
     let contact = m.require::<Contact<'_>>().unwrap();
-    assert_eq!(
-        (contact.q(), contact.addr().unwrap().params.value("newparam")),
-        (Some(330), Some("newvalue"))
-    );
+    assert_eq!((contact.q(), contact.addr().unwrap().params.value("newparam")), (Some(330), Some("newvalue")));
     let route = m.require::<Route<'_>>().unwrap();
     assert!(route.parsed_uri().unwrap().has_param("lr"));
     assert_eq!((m.text(Name::Subject), m.body().len()), (Some(""), 150));
-    assert_eq!(
-        m.raw_named("unknownheaderwithunusualvalue").next(),
-        Some(&b";;,,;;,;"[..])
-    );
+    assert_eq!(m.raw_named("unknownheaderwithunusualvalue").next(), Some(&b";;,,;;,;"[..]));
 }
 
 #[test]
 fn odd_methods_stay_what_they_are() {
-    assert_eq!(
-        message("intmeth").method(),
-        Method::Other("!interesting-Method0123456789_*+`.%indeed'~")
-    );
+    assert_eq!(message("intmeth").method(), Method::Other("!interesting-Method0123456789_*+`.%indeed'~"));
     assert_eq!(message("esc02").method(), Method::Other("RE%47IST%45R"));
     assert_eq!(message("esc02").all::<Contact<'_>>().unwrap().len(), 2);
     assert_eq!(message("ims-method-prefix").method(), Method::Other("INVITEX"));
@@ -294,10 +260,7 @@ fn order_across_names_is_kept() {
 fn what_is_not_utf8_is_carried() {
     let m = message("ims-nonutf8-header");
     assert_eq!(m.raw(Name::Subject).next(), Some(&b"\xe9"[..]));
-    assert_eq!(
-        (m.text(Name::Subject), m.require::<From<'_>>().unwrap().tag()),
-        (None, Some("9"))
-    );
+    assert_eq!((m.text(Name::Subject), m.require::<From<'_>>().unwrap().tag()), (None, Some("9")));
     assert_eq!(message("ims-msg-nonutf8-body").body().last(), Some(&0xff));
     assert_eq!(message("mpart01").body().len(), 553);
 }

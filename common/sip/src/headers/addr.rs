@@ -45,17 +45,12 @@ impl<'a> NameAddr<'a> {
             return Self::parse(std::str::from_utf8(value).unwrap_or_default());
         };
         let at = list::find_outside(value, b'<', false).ok_or("is not UTF-8")?;
-        let rest = value
-            .get(at..)
-            .and_then(|r| std::str::from_utf8(r).ok())
-            .ok_or("is not UTF-8")?;
+        let rest = value.get(at..).and_then(|r| std::str::from_utf8(r).ok()).ok_or("is not UTF-8")?;
         Self::in_brackets(None, rest)
     }
 
     fn in_brackets(display: Option<&'a str>, text: &'a str) -> Result<Self, &'static str> {
-        let text = text
-            .strip_prefix('<')
-            .ok_or("has no address in angle brackets behind the display name")?;
+        let text = text.strip_prefix('<').ok_or("has no address in angle brackets behind the display name")?;
         let end = memchr::memchr(b'>', text.as_bytes()).ok_or("has an angle bracket that does not close")?;
         let uri = text.get(..end).unwrap_or_default();
         let params = Params::checked(text.get(end + 1..).unwrap_or_default())?;
@@ -66,26 +61,17 @@ impl<'a> NameAddr<'a> {
     /// Without angle brackets a URI must not hold comma, question mark or semicolon (RFC 3261 20): parameters are the
     /// header's.
     fn bare(value: &'a str) -> Result<Self, &'static str> {
-        let end = value
-            .find(|c: char| c == ';' || BLANKS.contains(&c))
-            .unwrap_or(value.len());
+        let end = value.find(|c: char| c == ';' || BLANKS.contains(&c)).unwrap_or(value.len());
         let (uri, rest) = value.split_at(end);
         if uri.contains(['?', ',']) {
             return Err("has a URI that needs angle brackets");
         }
         check_uri(uri)?;
-        Ok(Self {
-            display: None,
-            uri,
-            params: Params::checked(rest)?,
-        })
+        Ok(Self { display: None, uri, params: Params::checked(rest)? })
     }
 
     pub fn parsed_uri(&self) -> Result<Uri<'a>, HeaderError> {
-        Uri::parse(self.uri).map_err(|_| HeaderError {
-            name: "URI",
-            reason: "in an address header is malformed",
-        })
+        Uri::parse(self.uri).map_err(|_| HeaderError { name: "URI", reason: "in an address header is malformed" })
     }
 
     pub fn tag(&self) -> Option<&'a str> {
@@ -103,12 +89,9 @@ fn check_uri(uri: &str) -> Result<(), &'static str> {
     let bytes = uri.as_bytes();
     let colon = memchr::memchr(b':', bytes).ok_or("has an address that is no URI")?;
     let good = bytes.first().is_some_and(u8::is_ascii_alphabetic)
-        && bytes
-            .iter()
-            .take(colon)
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+        && bytes.iter().take(colon).all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
         && colon + 1 < bytes.len()
-        && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'"'));
+        && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"'));
     if good { Ok(()) } else { Err("has a malformed URI") }
 }
 
@@ -275,10 +258,7 @@ mod tests {
         assert_eq!((from.uri, from.tag()), ("sip:jdrosen@example.com;lr", Some("98asjd8")));
         assert_eq!(from.display_text().unwrap(), "J Rosenberg \\\"");
         let to = To::parse_value("sip:vivekg@chair-dnrc.example.com ;   tag    = 1918181833n").unwrap();
-        assert_eq!(
-            (to.display, to.uri, to.tag()),
-            (None, "sip:vivekg@chair-dnrc.example.com", Some("1918181833n"))
-        );
+        assert_eq!((to.display, to.uri, to.tag()), (None, "sip:vivekg@chair-dnrc.example.com", Some("1918181833n")));
         let from = From::parse_value("caller<sip:caller@example.com>;tag=323").unwrap();
         assert_eq!(
             (from.display, from.to_string().as_str()),
@@ -326,10 +306,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((c.q(), c.expires()), (Some(750), Some(3600)));
-        assert_eq!(
-            c.addr().unwrap().params.value("+sip.instance"),
-            Some("<urn:gsma:imei:1-2-0>")
-        );
+        assert_eq!(c.addr().unwrap().params.value("+sip.instance"), Some("<urn:gsma:imei:1-2-0>"));
         assert_eq!(
             c.to_string(),
             "<sip:a@[::1]:5060>;q=0.75;expires=99999999999;+sip.instance=\"<urn:gsma:imei:1-2-0>\""

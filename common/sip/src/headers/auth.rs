@@ -31,10 +31,7 @@ impl<'a> AuthParams<'a> {
 
     /// (name, value as written) in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        items(self.0).map(|one| {
-            one.split_once('=')
-                .map_or((one, ""), |(n, v)| (list::trim_str(n), list::trim_str(v)))
-        })
+        items(self.0).map(|one| one.split_once('=').map_or((one, ""), |(n, v)| (list::trim_str(n), list::trim_str(v))))
     }
 
     /// The same parameters without those named: what a P-CSCF does with `ck`, `ik` and `integrity-protected`.
@@ -151,10 +148,7 @@ impl<'a> TypedHeader<'a> for AuthenticationInfo<'a> {
     const LIST: bool = false;
 
     fn parse_value(value: &'a str) -> Result<Self, HeaderError> {
-        AuthParams(list::trim_str(value))
-            .check()
-            .map(Self)
-            .map_err(error::<Self>)
+        AuthParams(list::trim_str(value)).check().map(Self).map_err(error::<Self>)
     }
 }
 
@@ -175,14 +169,8 @@ mod tests {
         let a = Authorization::parse_value(text).unwrap();
         assert!(a.is_digest());
         assert_eq!(a.get("USERNAME").unwrap(), "a\"b@home");
-        assert_eq!(
-            (a.get("realm").unwrap().as_ref(), a.get("nonce").unwrap().as_ref()),
-            ("x,y", "")
-        );
-        assert_eq!(
-            (a.get("uri").unwrap().as_ref(), a.get("nc").unwrap().as_ref()),
-            ("sip:home", "00000001")
-        );
+        assert_eq!((a.get("realm").unwrap().as_ref(), a.get("nonce").unwrap().as_ref()), ("x,y", ""));
+        assert_eq!((a.get("uri").unwrap().as_ref(), a.get("nc").unwrap().as_ref()), ("sip:home", "00000001"));
         assert_eq!(a.get("opaque"), None);
         assert_eq!(a.to_string(), text);
     }
@@ -201,21 +189,12 @@ mod tests {
 
     #[test]
     fn broken_digests_are_refused_and_other_schemes_pass() {
-        for text in [
-            "",
-            "Digest username",
-            "Digest username=\"a",
-            "Digest username=a b",
-            "Digest =a",
-            "\"Digest\" a=b",
-        ] {
+        for text in ["", "Digest username", "Digest username=\"a", "Digest username=a b", "Digest =a", "\"Digest\" a=b"]
+        {
             assert!(Authorization::parse_value(text).is_err(), "{text}");
         }
         let other = Authorization::parse_value("NoOneKnowsThisScheme opaque-data=here").unwrap();
-        assert_eq!(
-            (other.scheme, other.params.0),
-            ("NoOneKnowsThisScheme", "opaque-data=here")
-        );
+        assert_eq!((other.scheme, other.params.0), ("NoOneKnowsThisScheme", "opaque-data=here"));
         assert!(!other.is_digest());
     }
 
@@ -224,17 +203,9 @@ mod tests {
         let info = AuthenticationInfo::parse_value("qop=auth,rspauth=\"ab\",cnonce=\"c\",nc=00000001,nextnonce=\"n\"")
             .unwrap();
         assert_eq!(info.0.get("nextnonce").unwrap(), "n");
-        assert_eq!(
-            info.to_string(),
-            "qop=auth,rspauth=\"ab\",cnonce=\"c\",nc=00000001,nextnonce=\"n\""
-        );
+        assert_eq!(info.to_string(), "qop=auth,rspauth=\"ab\",cnonce=\"c\",nc=00000001,nextnonce=\"n\"");
         let proxy = ProxyAuthenticate::parse_value("digest realm=\"a\"").unwrap();
         assert!(proxy.is_digest());
-        assert!(
-            ProxyAuthorization::parse_value("Digest realm=\"a\", response=\"b\"")
-                .unwrap()
-                .params
-                .has("response")
-        );
+        assert!(ProxyAuthorization::parse_value("Digest realm=\"a\", response=\"b\"").unwrap().params.has("response"));
     }
 }

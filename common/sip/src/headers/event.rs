@@ -65,10 +65,7 @@ mod tests {
     #[test]
     fn event_and_state() {
         let e = Event::parse_value("reg;id=7").unwrap();
-        assert_eq!(
-            (e.package, e.params.value("id"), e.to_string().as_str()),
-            ("reg", Some("7"), "reg;id=7")
-        );
+        assert_eq!((e.package, e.params.value("id"), e.to_string().as_str()), ("reg", Some("7"), "reg;id=7"));
         let s = SubscriptionState::parse_value("terminated;reason=noresource; expires=5").unwrap();
         assert!(s.is_terminated());
         assert_eq!((s.reason(), s.expires()), (Some("noresource"), Some(5)));

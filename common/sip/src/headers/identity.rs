@@ -26,11 +26,7 @@ impl<'a> TypedHeader<'a> for Privacy<'a> {
     fn parse_value(value: &'a str) -> Result<Self, HeaderError> {
         let this = Self(list::trim_str(value));
         let good = this.values().next().is_some() && this.values().all(list::is_token_text);
-        if good {
-            Ok(this)
-        } else {
-            Err(error::<Self>("is not a list of privacy types"))
-        }
+        if good { Ok(this) } else { Err(error::<Self>("is not a list of privacy types")) }
     }
 }
 
@@ -80,13 +76,7 @@ mod tests {
     #[test]
     fn history() {
         let h = HistoryInfo::parse_value("<sip:bob@example.com?Reason=SIP%3Bcause%3D302>;index=1.1;rc=1").unwrap();
-        assert_eq!(
-            (h.index(), h.0.uri),
-            (Some("1.1"), "sip:bob@example.com?Reason=SIP%3Bcause%3D302")
-        );
-        assert_eq!(
-            h.to_string(),
-            "<sip:bob@example.com?Reason=SIP%3Bcause%3D302>;index=1.1;rc=1"
-        );
+        assert_eq!((h.index(), h.0.uri), (Some("1.1"), "sip:bob@example.com?Reason=SIP%3Bcause%3D302"));
+        assert_eq!(h.to_string(), "<sip:bob@example.com?Reason=SIP%3Bcause%3D302>;index=1.1;rc=1");
     }
 }

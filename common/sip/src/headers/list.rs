@@ -80,11 +80,7 @@ pub(crate) fn split(value: &[u8], is_list: bool) -> impl Iterator<Item = &[u8]> 
     std::iter::from_fn(move || {
         let text = rest?;
         // Most lines hold one value: one fast look tells.
-        let comma = if is_list && memchr::memchr(b',', text).is_some() {
-            find_outside(text, b',', true)
-        } else {
-            None
-        };
+        let comma = if is_list && memchr::memchr(b',', text).is_some() { find_outside(text, b',', true) } else { None };
         let (item, after) = match comma {
             Some(at) => (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
             None => (text, None),
@@ -167,18 +163,13 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> Vec<&str> {
-        split(text.as_bytes(), true)
-            .map(|v| std::str::from_utf8(v).unwrap())
-            .collect()
+        split(text.as_bytes(), true).map(|v| std::str::from_utf8(v).unwrap()).collect()
     }
 
     #[test]
     fn lists_respect_quotes_and_brackets() {
         assert_eq!(values("a , b"), ["a", "b"]);
-        assert_eq!(
-            values("\"Bell, A.\" <sip:a,b@x>, <sip:c>"),
-            ["\"Bell, A.\" <sip:a,b@x>", "<sip:c>"]
-        );
+        assert_eq!(values("\"Bell, A.\" <sip:a,b@x>, <sip:c>"), ["\"Bell, A.\" <sip:a,b@x>", "<sip:c>"]);
         assert_eq!(values("\"a\\\", b\" <sip:x>,c"), ["\"a\\\", b\" <sip:x>", "c"]);
         assert_eq!(values(""), [""]);
         assert_eq!(values("a,\r\n b"), ["a", "b"]);

@@ -46,10 +46,7 @@ pub trait TypedHeader<'a>: Sized {
 }
 
 fn error<'a, H: TypedHeader<'a>>(reason: &'static str) -> HeaderError {
-    HeaderError {
-        name: H::NAME.as_str(),
-        reason,
-    }
+    HeaderError { name: H::NAME.as_str(), reason }
 }
 
 /// The head of a value before its parameters, and the parameters, checked.
@@ -58,9 +55,5 @@ fn head_and_params<'a, H: TypedHeader<'a>>(value: &'a str) -> Result<(&'a str, P
     let (head, params) = value.split_at(at);
     let params = Params::checked(params).map_err(error::<H>)?;
     let head = list::trim_str(head);
-    if head.is_empty() {
-        Err(error::<H>("is empty"))
-    } else {
-        Ok((head, params))
-    }
+    if head.is_empty() { Err(error::<H>("is empty")) } else { Ok((head, params)) }
 }

@@ -1,6 +1,6 @@
 //! `;name[=value]` parameters (RFC 3261 25.1 generic-param).
 
-use super::list::{find_outside, is_token, quoted, trim_str, unquote};
+use super::list::{find_outside, is_blank, is_token, quoted, trim_str, unquote};
 use std::fmt;
 
 /// `;name[=value]` parameters, kept as written, looked up without regard to case; quotes around a value are taken off.
@@ -14,9 +14,12 @@ impl<'a> Params<'a> {
         if text.is_empty() {
             return Ok(Self(""));
         }
-        let text = text
-            .strip_prefix(';')
-            .ok_or("has something behind the address that is no parameter")?;
+        let text = text.strip_prefix(';').ok_or("has something behind the address that is no parameter")?;
+        Self::checked_list(text)
+    }
+
+    /// The same without the first `;`.
+    pub(super) fn checked_list(text: &'a str) -> Result<Self, &'static str> {
         if plain(text) {
             return Ok(Self(text));
         }
@@ -35,7 +38,7 @@ impl<'a> Params<'a> {
                     return Err("has a parameter with unbalanced quotes");
                 }
                 Some(v) if v.starts_with('"') => {}
-                Some(v) if v.is_empty() || v.bytes().any(|b| super::list::is_blank(b) || b == b'"') => {
+                Some(v) if v.is_empty() || v.bytes().any(|b| is_blank(b) || matches!(b, b'"' | b'\\')) => {
                     return Err("has a malformed parameter value");
                 }
                 _ => {}
@@ -113,10 +116,7 @@ mod tests {
         let p = Params::checked(" ;Tag = a;lr; q=\"0;5\" ;x=").err();
         assert_eq!(p, Some("has a malformed parameter value"));
         let p = Params::checked(" ;Tag = a;lr; q=\"0;5\" ;received=[::1]:5").unwrap();
-        assert_eq!(
-            (p.value("tag"), p.get("LR"), p.value("Q")),
-            (Some("a"), Some(None), Some("0;5"))
-        );
+        assert_eq!((p.value("tag"), p.get("LR"), p.value("Q")), (Some("a"), Some(None), Some("0;5")));
         assert_eq!(p.value("received"), Some("[::1]:5"));
         assert!(!p.has("z"));
         assert_eq!(p.iter().count(), 4);

@@ -31,10 +31,7 @@ impl SecMechanism {
         if !list::is_token_text(mechanism) {
             return Err("does not begin with a mechanism name");
         }
-        let mut this = Self {
-            mechanism: mechanism.to_ascii_lowercase(),
-            ..Self::default()
-        };
+        let mut this = Self { mechanism: mechanism.to_ascii_lowercase(), ..Self::default() };
         for (name, value) in Params::checked(params)?.iter() {
             this.take(&name.to_ascii_lowercase(), value)?;
         }
@@ -126,13 +123,8 @@ fn number<T: std::str::FromStr>(
 impl fmt::Display for SecMechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.mechanism)?;
-        let words = [
-            ("q", &self.q),
-            ("alg", &self.alg),
-            ("ealg", &self.ealg),
-            ("prot", &self.prot),
-            ("mod", &self.mode),
-        ];
+        let words =
+            [("q", &self.q), ("alg", &self.alg), ("ealg", &self.ealg), ("prot", &self.prot), ("mod", &self.mode)];
         for (name, value) in words {
             if let Some(value) = value {
                 write!(f, ";{name}={value}")?;
@@ -211,17 +203,11 @@ mod tests {
         let text = "REGISTER sip:a SIP/2.0\r\nSecurity-Client: ipsec-3gpp;alg=hmac-md5-96;q=0.5,\r\n ipsec-3gpp;alg=hmac-sha-1-96;q=0.75\r\nSecurity-Client: tls\r\n\r\n";
         let message = Message::parse(text.as_bytes().to_vec().into()).unwrap();
         let all: Vec<SecurityClient> = message.all().unwrap();
-        let shown: Vec<_> = all
-            .iter()
-            .map(|m| (m.0.mechanism.as_str(), m.0.alg.as_deref(), m.0.preference()))
-            .collect();
+        let shown: Vec<_> =
+            all.iter().map(|m| (m.0.mechanism.as_str(), m.0.alg.as_deref(), m.0.preference())).collect();
         assert_eq!(
             shown,
-            [
-                ("ipsec-3gpp", Some("hmac-md5-96"), 500),
-                ("ipsec-3gpp", Some("hmac-sha-1-96"), 750),
-                ("tls", None, 1000)
-            ]
+            [("ipsec-3gpp", Some("hmac-md5-96"), 500), ("ipsec-3gpp", Some("hmac-sha-1-96"), 750), ("tls", None, 1000)]
         );
     }
 

@@ -65,16 +65,10 @@ impl<'a> TypedHeader<'a> for RetryAfter<'a> {
         let (number, rest) = value.split_at(end);
         let rest = list::trim_str(rest);
         let rest = match rest.starts_with('(') {
-            true => rest
-                .rfind(')')
-                .and_then(|at| rest.get(at + 1..))
-                .ok_or(error::<Self>("has an open comment"))?,
+            true => rest.rfind(')').and_then(|at| rest.get(at + 1..)).ok_or(error::<Self>("has an open comment"))?,
             false => rest,
         };
-        Ok(Self {
-            seconds: seconds::<Self>(number)?,
-            params: Params::checked(rest).map_err(error::<Self>)?,
-        })
+        Ok(Self { seconds: seconds::<Self>(number)?, params: Params::checked(rest).map_err(error::<Self>)? })
     }
 }
 
@@ -102,15 +96,8 @@ impl<'a> TypedHeader<'a> for RAck<'a> {
         else {
             return Err(error::<Self>("is not two numbers and a method"));
         };
-        let number = |text: &str| {
-            text.parse::<u32>()
-                .map_err(|_| error::<Self>("is not two numbers and a method"))
-        };
-        Ok(Self {
-            rseq: number(rseq)?,
-            cseq: number(cseq)?,
-            method: Method::parse(method),
-        })
+        let number = |text: &str| text.parse::<u32>().map_err(|_| error::<Self>("is not two numbers and a method"));
+        Ok(Self { rseq: number(rseq)?, cseq: number(cseq)?, method: Method::parse(method) })
     }
 }
 
@@ -209,19 +196,11 @@ impl<'a> TypedHeader<'a> for Warning<'a> {
     fn parse_value(value: &'a str) -> Result<Self, HeaderError> {
         const FORM: &str = "is not a code of three digits, an agent and a quoted text";
         let mut words = list::trim_str(value).splitn(2, list::BLANKS);
-        let code = words
-            .next()
-            .filter(|c| c.len() == 3)
-            .and_then(|c| c.parse().ok())
-            .ok_or(error::<Self>(FORM))?;
+        let code = words.next().filter(|c| c.len() == 3).and_then(|c| c.parse().ok()).ok_or(error::<Self>(FORM))?;
         let rest = words.next().map(list::trim_str).ok_or(error::<Self>(FORM))?;
         let (agent, text) = rest.split_once(list::BLANKS).ok_or(error::<Self>(FORM))?;
         let (text, after) = list::quoted(list::trim_str(text)).ok_or(error::<Self>(FORM))?;
-        if after.is_empty() {
-            Ok(Self { code, agent, text })
-        } else {
-            Err(error::<Self>(FORM))
-        }
+        if after.is_empty() { Ok(Self { code, agent, text }) } else { Err(error::<Self>(FORM)) }
     }
 }
 
@@ -238,10 +217,7 @@ mod tests {
     #[test]
     fn session_timers() {
         let s = SessionExpires::parse_value("1800;refresher=uac").unwrap();
-        assert_eq!(
-            (s.seconds, s.refresher(), s.to_string().as_str()),
-            (1800, Some("uac"), "1800;refresher=uac")
-        );
+        assert_eq!((s.seconds, s.refresher(), s.to_string().as_str()), (1800, Some("uac"), "1800;refresher=uac"));
         assert_eq!(MinSe::parse_value("90").unwrap().seconds, 90);
         assert!(SessionExpires::parse_value("x").is_err() && MinSe::parse_value("").is_err());
     }
@@ -257,16 +233,10 @@ mod tests {
     #[test]
     fn rack_reason_and_warning() {
         let r = RAck::parse_value("776656 1 INVITE").unwrap();
-        assert_eq!(
-            (r.rseq, r.cseq, r.method, r.to_string().as_str()),
-            (776_656, 1, Method::Invite, "776656 1 INVITE")
-        );
+        assert_eq!((r.rseq, r.cseq, r.method, r.to_string().as_str()), (776_656, 1, Method::Invite, "776656 1 INVITE"));
         assert!(RAck::parse_value("1 INVITE").is_err());
         let r = Reason::parse_value("SIP ;cause=200 ;text=\"Call completed; elsewhere\"").unwrap();
-        assert_eq!(
-            (r.protocol, r.cause(), r.text()),
-            ("SIP", Some(200), Some("Call completed; elsewhere"))
-        );
+        assert_eq!((r.protocol, r.cause(), r.text()), ("SIP", Some(200), Some("Call completed; elsewhere")));
         let w = Warning::parse_value("307 isi.edu \"Session parameter 'foo' not understood\"").unwrap();
         assert_eq!((w.code, w.agent), (307, "isi.edu"));
         assert_eq!(w.to_string(), "307 isi.edu \"Session parameter 'foo' not understood\"");

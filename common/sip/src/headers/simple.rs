@@ -57,9 +57,8 @@ impl<'a> TypedHeader<'a> for CSeq<'a> {
     const LIST: bool = false;
 
     fn parse_value(value: &'a str) -> Result<Self, HeaderError> {
-        let (number, method) = list::trim_str(value)
-            .split_once(list::BLANKS)
-            .ok_or(error::<Self>("has no method behind the number"))?;
+        let (number, method) =
+            list::trim_str(value).split_once(list::BLANKS).ok_or(error::<Self>("has no method behind the number"))?;
         let number = saturating(number)
             .filter(|n| *n <= MAX_CSEQ)
             .ok_or(error::<Self>("does not begin with a number below 2^31"))?;
@@ -67,10 +66,7 @@ impl<'a> TypedHeader<'a> for CSeq<'a> {
         if !list::is_token_text(method) {
             return Err(error::<Self>("has a malformed method"));
         }
-        Ok(Self {
-            number,
-            method: Method::parse(method),
-        })
+        Ok(Self { number, method: Method::parse(method) })
     }
 }
 
@@ -113,15 +109,7 @@ mod tests {
         assert_eq!((cseq.number, cseq.method), (9, Method::Invite));
         assert_eq!(cseq.to_string(), "9 INVITE");
         assert_eq!(CSeq::parse_value("1 INVITEX").unwrap().method, Method::Other("INVITEX"));
-        for text in [
-            "",
-            "1",
-            "x INVITE",
-            "36893488147419103232 REGISTER",
-            "2147483648 A",
-            "1 A B",
-            "-1 A",
-        ] {
+        for text in ["", "1", "x INVITE", "36893488147419103232 REGISTER", "2147483648 A", "1 A B", "-1 A"] {
             assert!(CSeq::parse_value(text).is_err(), "{text}");
         }
     }
@@ -141,10 +129,7 @@ mod tests {
 
     #[test]
     fn call_ids_are_kept_as_they_are() {
-        assert_eq!(
-            CallId::parse_value(" a%Z-;x@[::1] ").unwrap().to_string(),
-            "a%Z-;x@[::1]"
-        );
+        assert_eq!(CallId::parse_value(" a%Z-;x@[::1] ").unwrap().to_string(), "a%Z-;x@[::1]");
         assert!(CallId::parse_value("a b").is_err());
     }
 }

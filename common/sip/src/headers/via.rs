@@ -33,8 +33,7 @@ impl<'a> Via<'a> {
 
     /// Host and port as written, the port only when it is there.
     pub fn sent_by(&self) -> String {
-        self.port
-            .map_or_else(|| self.host.to_owned(), |port| format!("{}:{port}", self.host))
+        self.port.map_or_else(|| self.host.to_owned(), |port| format!("{}:{port}", self.host))
     }
 }
 
@@ -49,12 +48,7 @@ impl<'a> TypedHeader<'a> for Via<'a> {
             Ok(parts) => parts,
             Err(_) => spaced_hostport(sent_by).ok_or(error::<Self>("has a malformed host or port"))?,
         };
-        Ok(Self {
-            transport,
-            host,
-            port,
-            params,
-        })
+        Ok(Self { transport, host, port, params })
     }
 }
 
@@ -97,16 +91,10 @@ mod tests {
     fn the_parts_of_a_via() {
         let via =
             Via::parse_value("SIP/2.0/UDP [2001:db8::9]:5062;branch=z9hG4bKx;rport;received=2001:db8::9").unwrap();
-        assert_eq!(
-            (via.transport, via.host, via.port),
-            ("UDP", "[2001:db8::9]", Some(5062))
-        );
+        assert_eq!((via.transport, via.host, via.port), ("UDP", "[2001:db8::9]", Some(5062)));
         assert_eq!((via.branch(), via.rport()), (Some("z9hG4bKx"), Some(None)));
         assert_eq!(via.received(), Some("2001:db8::9".parse().unwrap()));
-        assert_eq!(
-            via.to_string(),
-            "SIP/2.0/UDP [2001:db8::9]:5062;branch=z9hG4bKx;rport;received=2001:db8::9"
-        );
+        assert_eq!(via.to_string(), "SIP/2.0/UDP [2001:db8::9]:5062;branch=z9hG4bKx;rport;received=2001:db8::9");
     }
 
     #[test]

@@ -51,19 +51,13 @@ impl Message {
         if !via {
             return Err(ParseError::Missing(Name::Via));
         }
-        match ONCE
-            .iter()
-            .zip(seen)
-            .find(|(name, seen)| !seen && **name != Name::MaxForwards)
-        {
+        match ONCE.iter().zip(seen).find(|(name, seen)| !seen && **name != Name::MaxForwards) {
             Some((name, _)) => Err(ParseError::Missing(*name)),
             None => Ok(()),
         }
     }
 
     fn check_all<'a, H: TypedHeader<'a>>(&'a self) -> Result<(), ParseError> {
-        self.each::<H>()
-            .try_for_each(|value| value.map(drop))
-            .map_err(ParseError::Header)
+        self.each::<H>().try_for_each(|value| value.map(drop)).map_err(ParseError::Header)
     }
 }

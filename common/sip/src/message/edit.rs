@@ -31,16 +31,7 @@ impl Message {
         let reason_len = (message.arena.len() as u32 - at).saturating_sub(reason_at);
         message.arena.extend_from_slice(b"\r\n");
         let len = message.arena.len() as u32 - at;
-        message.start = Start {
-            at,
-            len,
-            arena: true,
-            line: Line::Response {
-                status,
-                reason_at,
-                reason_len,
-            },
-        };
+        message.start = Start { at, len, arena: true, line: Line::Response { status, reason_at, reason_len } };
         for field in request.matching(Key::Known(Name::Via)) {
             message.adopt(request, field);
         }
@@ -65,20 +56,11 @@ impl Message {
     }
 
     fn empty() -> Self {
-        let line = Line::Request {
-            method_len: 0,
-            uri_at: 0,
-            uri_len: 0,
-        };
+        let line = Line::Request { method_len: 0, uri_at: 0, uri_len: 0 };
         Self {
             buf: Bytes::new(),
             arena: Vec::with_capacity(512),
-            start: Start {
-                at: 0,
-                len: 0,
-                arena: true,
-                line,
-            },
+            start: Start { at: 0, len: 0, arena: true, line },
             fields: Vec::with_capacity(16),
             body: Bytes::new(),
             touched: true,
@@ -91,8 +73,7 @@ impl Message {
             Ok(Some(to)) => to.tag().is_some(),
             Ok(None) => false,
             Err(_) => self.value_of(Key::Known(Name::To)).is_some_and(|v| {
-                v.split(|b| *b == b';')
-                    .any(|p| list::trim(p).get(..4).is_some_and(|t| t.eq_ignore_ascii_case(b"tag=")))
+                v.split(|b| *b == b';').any(|p| list::trim(p).get(..4).is_some_and(|t| t.eq_ignore_ascii_case(b"tag=")))
             }),
         }
     }
@@ -102,11 +83,7 @@ impl Message {
         let field = if field.arena || self.buf.as_ptr() != from.buf.as_ptr() || self.buf.len() != from.buf.len() {
             let start = self.arena.len() as u32;
             self.arena.extend_from_slice(from.line_text(field));
-            Field {
-                start,
-                arena: true,
-                ..*field
-            }
+            Field { start, arena: true, ..*field }
         } else {
             *field
         };
@@ -160,11 +137,7 @@ impl Message {
     /// A new line after the last of that name (or at the end).
     pub fn push_back(&mut self, name: Name, value: impl Display) {
         let field = self.written(Key::Known(name), value);
-        let at = self
-            .fields
-            .iter()
-            .rposition(|f| f.name == name)
-            .map_or(self.fields.len(), |i| i + 1);
+        let at = self.fields.iter().rposition(|f| f.name == name).map_or(self.fields.len(), |i| i + 1);
         self.fields.insert(at, field);
     }
 
@@ -179,9 +152,7 @@ impl Message {
     pub fn copy(&mut self, name: Name, from: &Self) {
         let at = self.fields.iter().position(|f| f.name == name);
         self.remove(name);
-        let tail = self
-            .fields
-            .split_off(at.unwrap_or(self.fields.len()).min(self.fields.len()));
+        let tail = self.fields.split_off(at.unwrap_or(self.fields.len()).min(self.fields.len()));
         for field in from.matching(Key::Known(name)) {
             self.adopt(from, field);
         }
@@ -305,11 +276,7 @@ impl Message {
         }
         let size =
             self.start.len as usize + self.fields.iter().map(|f| f.len as usize).sum::<usize>() + self.body.len();
-        let mut out = Out {
-            message: self,
-            bytes: Vec::with_capacity(size + 32),
-            run: (false, 0, 0),
-        };
+        let mut out = Out { message: self, bytes: Vec::with_capacity(size + 32), run: (false, 0, 0) };
         out.piece(self.start.arena, self.start.at, self.start.len);
         let mut announced = false;
         for field in &self.fields {
@@ -352,12 +319,7 @@ impl Out<'_> {
 
     fn flush(&mut self) {
         let (arena, from, to) = self.run;
-        self.bytes.extend_from_slice(
-            self.message
-                .source(arena)
-                .get(from as usize..to as usize)
-                .unwrap_or_default(),
-        );
+        self.bytes.extend_from_slice(self.message.source(arena).get(from as usize..to as usize).unwrap_or_default());
         self.run = (arena, to, to);
     }
 }
@@ -390,7 +352,7 @@ fn field_at(start: usize, name_len: usize, value_len: usize, name: Name) -> Fiel
 }
 
 /// Line ends inside a line we write would split it: they become blanks.
-fn unfold(value: &mut [u8]) {
+pub(super) fn unfold(value: &mut [u8]) {
     for byte in value {
         if matches!(byte, b'\r' | b'\n') {
             *byte = b' ';
@@ -402,17 +364,9 @@ fn write_request_line(arena: &mut Vec<u8>, method: &str, uri: &str) -> Start {
     let at = arena.len() as u32;
     let _ = write!(Clean(arena), "{method} {uri} SIP/2.0");
     arena.extend_from_slice(b"\r\n");
-    let line = Line::Request {
-        method_len: method.len() as u32,
-        uri_at: method.len() as u32 + 1,
-        uri_len: uri.len() as u32,
-    };
-    Start {
-        at,
-        len: arena.len() as u32 - at,
-        arena: true,
-        line,
-    }
+    let line =
+        Line::Request { method_len: method.len() as u32, uri_at: method.len() as u32 + 1, uri_len: uri.len() as u32 };
+    Start { at, len: arena.len() as u32 - at, arena: true, line }
 }
 
 /// Text that never breaks a line, whatever it was made from.

@@ -34,16 +34,8 @@ struct Field {
 
 #[derive(Clone, Copy, Debug)]
 enum Line {
-    Request {
-        method_len: u32,
-        uri_at: u32,
-        uri_len: u32,
-    },
-    Response {
-        status: u16,
-        reason_at: u32,
-        reason_len: u32,
-    },
+    Request { method_len: u32, uri_at: u32, uri_len: u32 },
+    Response { status: u16, reason_at: u32, reason_len: u32 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,9 +124,7 @@ impl Message {
     pub fn reason(&self) -> &[u8] {
         match self.start.line {
             Line::Request { .. } => &[],
-            Line::Response {
-                reason_at, reason_len, ..
-            } => self.start_part(reason_at, reason_len),
+            Line::Response { reason_at, reason_len, .. } => self.start_part(reason_at, reason_len),
         }
     }
 
@@ -173,8 +163,7 @@ impl Message {
 
     /// First field value as text (folding still inside); None when absent or not UTF-8.
     pub fn text(&self, name: Name) -> Option<&str> {
-        self.value_of(Key::Known(name))
-            .and_then(|v| std::str::from_utf8(v).ok())
+        self.value_of(Key::Known(name)).and_then(|v| std::str::from_utf8(v).ok())
     }
 
     /// The first value of a typed header; Ok(None) when absent.
@@ -188,10 +177,7 @@ impl Message {
 
     /// Like `first`, absent is an error.
     pub fn require<'a, H: TypedHeader<'a>>(&'a self) -> Result<H, HeaderError> {
-        self.first()?.ok_or(HeaderError {
-            name: H::NAME.as_str(),
-            reason: "is missing",
-        })
+        self.first()?.ok_or(HeaderError { name: H::NAME.as_str(), reason: "is missing" })
     }
 
     /// All values over all lines, comma lists split, in order.
@@ -201,9 +187,7 @@ impl Message {
 
     /// Like `all`, one by one: a value that cannot be read does not hide the others.
     pub fn each<'a, H: TypedHeader<'a>>(&'a self) -> impl Iterator<Item = Result<H, HeaderError>> {
-        self.matching(Key::Known(H::NAME))
-            .flat_map(|f| list::split(self.value(f), H::LIST))
-            .map(H::parse_bytes)
+        self.matching(Key::Known(H::NAME)).flat_map(|f| list::split(self.value(f), H::LIST)).map(H::parse_bytes)
     }
 
     /// All comma-separated tokens of a list header (Require, Supported, ...).

@@ -24,16 +24,8 @@ impl Message {
     /// One datagram, or what the stream framing cut out. Leading CRLFs are skipped; bytes after Content-Length ignored
     /// (UDP, RFC 3261 18.3).
     pub fn parse(bytes: Bytes) -> Result<Self, ParseError> {
-        let lead = bytes
-            .iter()
-            .position(|b| !matches!(b, b'\r' | b'\n'))
-            .ok_or(ParseError::Empty)?;
-        let mut reader = Reader {
-            bytes: bytes.get(lead..).unwrap_or_default(),
-            at: 0,
-            fault: None,
-            arena: Vec::new(),
-        };
+        let lead = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).ok_or(ParseError::Empty)?;
+        let mut reader = Reader { bytes: bytes.get(lead..).unwrap_or_default(), at: 0, fault: None, arena: Vec::new() };
         if reader.bytes.len() > MAX_MESSAGE {
             reader.fail(ParseError::TooLarge(MAX_MESSAGE));
         }
@@ -41,21 +33,9 @@ impl Message {
         let (fields, content_length) = reader.fields();
         let end = reader.body_end(content_length);
         let Reader { at, fault, arena, .. } = reader;
-        let buf = if lead == 0 && end == bytes.len() {
-            bytes
-        } else {
-            bytes.slice(lead..lead + end)
-        };
+        let buf = if lead == 0 && end == bytes.len() { bytes } else { bytes.slice(lead..lead + end) };
         let body = if at < end { buf.slice(at..end) } else { Bytes::new() };
-        Ok(Self {
-            buf,
-            arena,
-            start,
-            fields,
-            body,
-            touched: false,
-            fault,
-        })
+        Ok(Self { buf, arena, start, fields, body, touched: false, fault })
     }
 }
 
@@ -103,11 +83,7 @@ impl Reader<'_> {
             }
             return Cut { end, next, clean };
         }
-        Cut {
-            end: self.bytes.len(),
-            next: self.bytes.len(),
-            clean: false,
-        }
+        Cut { end: self.bytes.len(), next: self.bytes.len(), clean: false }
     }
 
     fn start_line(&mut self) -> Result<Start, ParseError> {
@@ -116,26 +92,23 @@ impl Reader<'_> {
         if text.len() > MAX_URI + MAX_LINE {
             return Err(ParseError::LineTooLong(MAX_LINE));
         }
+        let mut sane = Vec::new();
         if !cut.clean {
-            self.fail(if cut.next == self.bytes.len() {
-                UNTERMINATED
-            } else {
-                BARE
-            });
+            self.fail(if cut.next == self.bytes.len() { UNTERMINATED } else { BARE });
+            sane.extend_from_slice(text);
+            super::edit::unfold(&mut sane);
         }
+        let text = if cut.clean { text } else { &sane };
         let is_status = text.get(..4).is_some_and(|t| t.eq_ignore_ascii_case(b"SIP/"));
-        let line = if is_status {
-            self.status_line(text)?
-        } else {
-            self.request_line(text)?
-        };
+        let line = if is_status { self.status_line(text)? } else { self.request_line(text)? };
         self.at = cut.next;
-        Ok(Start {
-            at: 0,
-            len: cut.next as u32,
-            arena: false,
-            line,
-        })
+        let mut len = cut.next as u32;
+        if !cut.clean {
+            sane.extend_from_slice(b"\r\n");
+            len = sane.len() as u32;
+            self.arena = sane;
+        }
+        Ok(Start { at: 0, len, arena: !cut.clean, line })
     }
 
     /// `Method SP Request-URI SP SIP-Version`, one blank each (RFC 3261 7.1).
@@ -149,9 +122,7 @@ impl Reader<'_> {
         if method.is_empty() || !method.iter().copied().all(is_token) || !is_sip || version_at <= method_len {
             return Err(ParseError::NotSip);
         }
-        let gap = text
-            .get(method_len + 1..version_at.saturating_sub(1))
-            .unwrap_or_default();
+        let gap = text.get(method_len + 1..version_at.saturating_sub(1)).unwrap_or_default();
         let uri = list::trim(gap);
         if !version.eq_ignore_ascii_case(b"SIP/2.0") {
             self.fail(ParseError::Version);
@@ -175,10 +146,7 @@ impl Reader<'_> {
     /// `SIP-Version SP Status-Code SP Reason-Phrase` (RFC 3261 7.2); the last blank is often forgotten.
     fn status_line(&mut self, text: &[u8]) -> Result<Line, ParseError> {
         let version_len = memchr(b' ', text).ok_or(ParseError::NotSip)?;
-        if !text
-            .get(..version_len)
-            .is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/2.0"))
-        {
+        if !text.get(..version_len).is_some_and(|v| v.eq_ignore_ascii_case(b"SIP/2.0")) {
             self.fail(ParseError::Version);
         }
         let rest = text.get(version_len + 1..).unwrap_or_default();
@@ -193,11 +161,7 @@ impl Reader<'_> {
             }
         };
         let reason_at = (version_len + 1 + code_len + 1).min(text.len());
-        Ok(Line::Response {
-            status,
-            reason_at: reason_at as u32,
-            reason_len: (text.len() - reason_at) as u32,
-        })
+        Ok(Line::Response { status, reason_at: reason_at as u32, reason_len: (text.len() - reason_at) as u32 })
     }
 
     /// All header lines up to the empty line, and Content-Length.
@@ -255,11 +219,7 @@ impl Reader<'_> {
         let value = list::trim_end(line.get(value_at..)?);
         let name = Name::parse(name_text);
         if !cut.clean {
-            self.fail(if cut.next == self.bytes.len() {
-                UNTERMINATED
-            } else {
-                BARE
-            });
+            self.fail(if cut.next == self.bytes.len() { UNTERMINATED } else { BARE });
             return Some(super::edit::compose(&mut self.arena, name, name_text, &[value]));
         }
         Some(Field {
@@ -300,7 +260,5 @@ pub(crate) fn number(value: &[u8]) -> Option<usize> {
     if value.is_empty() || value.len() > 18 {
         return None;
     }
-    value.iter().try_fold(0usize, |n, b| {
-        b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0'))
-    })
+    value.iter().try_fold(0usize, |n, b| b.is_ascii_digit().then(|| n * 10 + usize::from(b - b'0')))
 }

@@ -28,10 +28,7 @@ fn an_untouched_message_comes_back_byte_for_byte() {
     let message = parse(REGISTER);
     assert_eq!(message.check(), Ok(()));
     assert_eq!(text(&message), REGISTER);
-    assert_eq!(
-        (message.method(), message.uri()),
-        (Method::Register, "sip:ims.mnc001.mcc001.3gppnetwork.org")
-    );
+    assert_eq!((message.method(), message.uri()), (Method::Register, "sip:ims.mnc001.mcc001.3gppnetwork.org"));
     assert_eq!((message.status(), message.body()), (0, &b"body"[..]));
     assert_eq!(message.raw_named("x-odd").next(), Some(&b"kept   as\r\n  it is"[..]));
     assert_eq!(message.lines().count(), 12);
@@ -40,12 +37,7 @@ fn an_untouched_message_comes_back_byte_for_byte() {
 #[test]
 fn typed_headers_are_read_over_lines_and_lists() {
     let message = parse(REGISTER);
-    let branches: Vec<_> = message
-        .all::<Via<'_>>()
-        .unwrap()
-        .iter()
-        .filter_map(Via::branch)
-        .collect();
+    let branches: Vec<_> = message.all::<Via<'_>>().unwrap().iter().filter_map(Via::branch).collect();
     assert_eq!(branches, ["z9hG4bK1", "z9hG4bK2", "z9hG4bK3"]);
     assert_eq!(message.require::<From<'_>>().unwrap().tag(), Some("1"));
     assert_eq!(message.all::<Contact<'_>>().unwrap().len(), 2);
@@ -110,10 +102,7 @@ fn content_length_is_always_right() {
     let mut message = parse(REGISTER);
     message.set_body("text/plain", b"longer body");
     let again = parse(text(&message));
-    assert_eq!(
-        (again.body(), again.text(Name::ContentLength)),
-        (&b"longer body"[..], Some("11"))
-    );
+    assert_eq!((again.body(), again.text(Name::ContentLength)), (&b"longer body"[..], Some("11")));
     message.set_body("", b"");
     assert!(!message.has(Name::ContentType) && text(&message).ends_with("Content-Length: 0\r\n\r\n"));
     message.set(Name::ContentLength, 77);
@@ -190,12 +179,7 @@ fn a_broken_request_can_still_be_answered() {
         ("REGISTER sip:ims", "REGISTER sip:ims:x", 400, "request_uri"),
         ("CSeq: 1 REGISTER", "CSeq: 1 INVITE", 400, "method_mismatch"),
         ("CSeq: 1 REGISTER", "CSeq: 2147483648 REGISTER", 400, "header"),
-        (
-            "CSeq: 1 REGISTER",
-            "cSeq: 1 REGISTER\r\nCSEQ: 1 REGISTER",
-            400,
-            "header_repeated",
-        ),
+        ("CSeq: 1 REGISTER", "cSeq: 1 REGISTER\r\nCSEQ: 1 REGISTER", 400, "header_repeated"),
         ("Call-ID: x@192.0.2.1\r\n", "", 400, "header_missing"),
         ("Max-Forwards: 70", "Max-Forwards: 300", 400, "header"),
         ("Max-Forwards: 70\r\n", "no colon\r\n", 400, "malformed"),
@@ -241,10 +225,7 @@ fn limits_hold() {
 #[test]
 fn status_lines() {
     let message = parse("SIP/2.0 200 = 2**3 * 5**2 \u{43d}\u{43e}\r\nCSeq: 4 INVITE\r\n\r\n");
-    assert_eq!(
-        (message.is_request(), message.status(), message.method()),
-        (false, 200, Method::Invite)
-    );
+    assert_eq!((message.is_request(), message.status(), message.method()), (false, 200, Method::Invite));
     assert_eq!(message.reason(), "= 2**3 * 5**2 \u{43d}\u{43e}".as_bytes());
     assert_eq!(parse("SIP/2.0 100 \r\n\r\n").reason(), b"");
     assert_eq!(parse("SIP/2.0 100\r\n\r\n").status(), 100);

@@ -12,10 +12,7 @@ fn a_malformed_request_is_answered_400_without_a_transaction() {
     let mut lab = Lab::new();
     let broken = text("OPTIONS", VIA, "").replace("CSeq: 7 OPTIONS", "CSeq: 7 MESSAGE");
     let events = lab.receive(udp(GM, PHONE), broken);
-    assert!(
-        matches!(events.as_slice(), [SipEvent::Refused { status: 400, .. }]),
-        "{events:?}"
-    );
+    assert!(matches!(events.as_slice(), [SipEvent::Refused { status: 400, .. }]), "{events:?}");
     let sent = lab.sent_one();
     assert_eq!(sent.message.status(), 400);
     assert_eq!(sent.flow, udp(GM, PHONE));
@@ -34,10 +31,7 @@ fn what_cannot_be_answered_is_only_counted() {
         String::new(),
     ] {
         let events = lab.receive(udp(GM, PHONE), broken.clone());
-        assert!(
-            matches!(events.as_slice(), [SipEvent::Refused { .. }]),
-            "{broken} {events:?}"
-        );
+        assert!(matches!(events.as_slice(), [SipEvent::Refused { .. }]), "{broken} {events:?}");
         assert!(lab.sent().is_empty(), "{broken}");
     }
     lab.assert_quiet_after(0);
@@ -46,9 +40,7 @@ fn what_cannot_be_answered_is_only_counted() {
 #[test]
 fn refusals_are_told_a_few_times_a_second_and_all_counted() {
     let mut lab = Lab::new();
-    let told: usize = (0..500)
-        .map(|_| lab.receive(udp(GM, PHONE), "garbage\r\n\r\n").len())
-        .sum();
+    let told: usize = (0..500).map(|_| lab.receive(udp(GM, PHONE), "garbage\r\n\r\n").len()).sum();
     assert_eq!(told, 10);
     assert_eq!(lab.endpoint.snapshot()["refused"]["400"], 500);
     lab.pass(1_000);
@@ -70,16 +62,10 @@ fn random_bytes_and_mutilated_messages_neither_panic_nor_stay() {
     let mut lab = Lab::new();
     lab.send(&text("INVITE", VIA, ""), uri("sip:127.0.0.2:6060"));
     let ours = lab.sent_one();
-    let reply = ims_sip::Message::response(&ours.message, 180, Some("t"))
-        .to_bytes()
-        .to_vec();
+    let reply = ims_sip::Message::response(&ours.message, 180, Some("t")).to_bytes().to_vec();
     let seeds = [
-        text(
-            "INVITE",
-            "SIP/2.0/UDP [2001:db8::9]:5062;rport;branch=z9hG4bKone;x=\"a;b\"",
-            "Route: <sip:a;lr>\r\n",
-        )
-        .into_bytes(),
+        text("INVITE", "SIP/2.0/UDP [2001:db8::9]:5062;rport;branch=z9hG4bKone;x=\"a;b\"", "Route: <sip:a;lr>\r\n")
+            .into_bytes(),
         text("ACK", VIA, "").into_bytes(),
         text("CANCEL", VIA, "").into_bytes(),
         text("REGISTER", "SIP/2.0/TCP host;branch=1", "Expires: 5\r\n").into_bytes(),
@@ -100,19 +86,11 @@ fn random_bytes_and_mutilated_messages_neither_panic_nor_stay() {
         if round % 50 == 0 {
             bytes = rng.bytes::<40>().to_vec();
         }
-        let flow = if rng.below(2) == 0 {
-            udp(GM, PHONE)
-        } else {
-            tcp(CORE, PEER, rng.below(5))
-        };
+        let flow = if rng.below(2) == 0 { udp(GM, PHONE) } else { tcp(CORE, PEER, rng.below(5)) };
         for event in lab.receive(flow, Bytes::from(bytes)) {
             // Some are answered, some are not.
             if let (SipEvent::Request { tx, message, .. }, true) = (event, rng.below(2) == 0) {
-                lab.answer(
-                    tx,
-                    &message,
-                    [100, 180, 200, 404][usize::try_from(rng.below(4)).unwrap()],
-                );
+                lab.answer(tx, &message, [100, 180, 200, 404][usize::try_from(rng.below(4)).unwrap()]);
             }
         }
         if rng.below(10) == 0 {

@@ -40,22 +40,12 @@ impl Sent {
 
     pub(crate) fn branch(&self) -> String {
         let via = self.header(Name::Via);
-        via.split_once("branch=")
-            .unwrap()
-            .1
-            .split([';', ' '])
-            .next()
-            .unwrap()
-            .to_owned()
+        via.split_once("branch=").unwrap().1.split([';', ' ']).next().unwrap().to_owned()
     }
 }
 
 pub(crate) fn header(message: &Message, name: Name) -> String {
-    message
-        .raw(name)
-        .map(|v| String::from_utf8_lossy(v).trim().to_owned())
-        .collect::<Vec<_>>()
-        .join(" | ")
+    message.raw(name).map(|v| String::from_utf8_lossy(v).trim().to_owned()).collect::<Vec<_>>().join(" | ")
 }
 
 pub(crate) fn what(message: &Message) -> String {
@@ -102,28 +92,16 @@ impl Lab {
     }
 
     pub(crate) fn with(config: EndpointConfig) -> Self {
-        Self {
-            endpoint: Endpoint::new(config),
-            rng: Rng::from_u64(1),
-            now: OPENED,
-            actions: Vec::new(),
-        }
+        Self { endpoint: Endpoint::new(config), rng: Rng::from_u64(1), now: OPENED, actions: Vec::new() }
     }
 
     pub(crate) fn go<R>(&mut self, work: impl FnOnce(&mut Endpoint, &mut Ctx<'_>) -> R) -> R {
-        let mut ctx = Ctx {
-            now: self.now,
-            rng: &mut self.rng,
-            actions: &mut self.actions,
-        };
+        let mut ctx = Ctx { now: self.now, rng: &mut self.rng, actions: &mut self.actions };
         work(&mut self.endpoint, &mut ctx)
     }
 
     pub(crate) fn receive(&mut self, flow: Flow, text: impl Into<Bytes>) -> Vec<SipEvent> {
-        let packet = Packet {
-            flow,
-            bytes: text.into(),
-        };
+        let packet = Packet { flow, bytes: text.into() };
         self.go(|endpoint, ctx| endpoint.on_packet(packet, ctx));
         self.events()
     }
@@ -192,16 +170,8 @@ impl Lab {
             if let Action::SendSip { flow, bytes, tag } = action {
                 let message = Message::parse(bytes.clone()).unwrap();
                 // A 400 gives back what was wrong.
-                assert!(
-                    matches!(message.status(), 400 | 414 | 505 | 513) || message.check().is_ok(),
-                    "{bytes:?}"
-                );
-                sent.push(Sent {
-                    ms,
-                    flow: *flow,
-                    tag: *tag,
-                    message,
-                });
+                assert!(matches!(message.status(), 400 | 414 | 505 | 513) || message.check().is_ok(), "{bytes:?}");
+                sent.push(Sent { ms, flow: *flow, tag: *tag, message });
                 return false;
             }
             true
@@ -256,12 +226,7 @@ pub(crate) fn udp(local: &str, remote: &str) -> Flow {
 }
 
 pub(crate) fn tcp(local: &str, remote: &str, conn: u64) -> Flow {
-    Flow {
-        transport: Transport::Tcp,
-        local: addr(local),
-        remote: addr(remote),
-        conn: Some(ConnId(conn)),
-    }
+    Flow { transport: Transport::Tcp, local: addr(local), remote: addr(remote), conn: Some(ConnId(conn)) }
 }
 
 pub(crate) fn uri(text: &str) -> Destination {
@@ -270,11 +235,7 @@ pub(crate) fn uri(text: &str) -> Destination {
 
 /// A request with `via` as its topmost (or only) Via; none when empty.
 pub(crate) fn text(method: &str, via: &str, extra: &str) -> String {
-    let via = if via.is_empty() {
-        String::new()
-    } else {
-        format!("Via: {via}\r\n")
-    };
+    let via = if via.is_empty() { String::new() } else { format!("Via: {via}\r\n") };
     format!(
         "{method} sip:home.example SIP/2.0\r\n{via}Max-Forwards: 70\r\n{extra}From: <sip:a@home.example>;tag=fromtag\r\n\
          To: <sip:a@home.example>\r\nCall-ID: call-1\r\nCSeq: 7 {method}\r\nContent-Length: 0\r\n\r\n"

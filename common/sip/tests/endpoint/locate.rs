@@ -11,31 +11,17 @@ fn address(ip: &str) -> Result<Vec<DnsRecord>, DnsError> {
 }
 
 fn srv(priority: u16, target: &str) -> DnsRecord {
-    DnsRecord::Srv {
-        priority,
-        weight: 0,
-        port: 5060,
-        target: target.into(),
-    }
+    DnsRecord::Srv { priority, weight: 0, port: 5060, target: target.into() }
 }
 
 /// A request to a domain with two servers, both found, the first one tried.
 fn two_servers() -> Lab {
     let mut lab = Lab::new();
     lab.send(&text("REGISTER", "", ""), uri("sip:d.example;transport=udp"));
-    let [(id, DnsQuery::Srv(_))] = lab.questions()[..] else {
-        panic!()
-    };
+    let [(id, DnsQuery::Srv(_))] = lab.questions()[..] else { panic!() };
     assert!(lab.dns(id, Ok(vec![srv(2, "b"), srv(1, "a")])));
     for (id, query) in lab.questions() {
-        lab.dns(
-            id,
-            address(if query == DnsQuery::Address("a".into()) {
-                "127.0.1.1"
-            } else {
-                "127.0.1.2"
-            }),
-        );
+        lab.dns(id, address(if query == DnsQuery::Address("a".into()) { "127.0.1.1" } else { "127.0.1.2" }));
     }
     lab
 }
@@ -57,10 +43,7 @@ fn a_transport_error_moves_on_to_the_next_server() {
     let again = lab.sent_one();
     assert_eq!(again.flow, second());
     assert_ne!(again.branch(), sent.branch(), "another target, another branch");
-    assert!(matches!(
-        lab.answered(&again, 200).as_slice(),
-        [SipEvent::Response { .. }]
-    ));
+    assert!(matches!(lab.answered(&again, 200).as_slice(), [SipEvent::Response { .. }]));
     lab.assert_quiet_after(5_000);
 }
 
@@ -73,16 +56,7 @@ fn silence_moves_on_and_the_last_failure_is_told() {
     assert!(lab.pass(100).is_empty());
     assert_eq!(lab.sent_one().flow, second());
     let events = lab.pass(32_000);
-    assert!(
-        matches!(
-            events.as_slice(),
-            [SipEvent::Failed {
-                cause: ClientFailure::Timeout,
-                ..
-            }]
-        ),
-        "{events:?}"
-    );
+    assert!(matches!(events.as_slice(), [SipEvent::Failed { cause: ClientFailure::Timeout, .. }]), "{events:?}");
     lab.assert_quiet_after(0);
 }
 
@@ -93,10 +67,7 @@ fn a_503_moves_on_and_the_last_503_is_delivered() {
     assert!(lab.answered(&sent, 503).is_empty());
     let again = lab.sent_one();
     assert_eq!(again.flow, second());
-    assert!(
-        lab.answered(&sent, 503).is_empty(),
-        "a repeated 503 of the first is absorbed"
-    );
+    assert!(lab.answered(&sent, 503).is_empty(), "a repeated 503 of the first is absorbed");
     let events = lab.answered(&again, 503);
     assert!(matches!(events.as_slice(), [SipEvent::Response { message, .. }] if message.status() == 503));
     lab.assert_quiet_after(5_000);
@@ -118,14 +89,7 @@ fn a_server_that_failed_is_tried_last_for_a_while() {
                 lab.dns(id, Ok(vec![srv(2, "b"), srv(1, "a")]));
             }
             for (id, query) in lab.questions() {
-                lab.dns(
-                    id,
-                    address(if query == DnsQuery::Address("a".into()) {
-                        "127.0.1.1"
-                    } else {
-                        "127.0.1.2"
-                    }),
-                );
+                lab.dns(id, address(if query == DnsQuery::Address("a".into()) { "127.0.1.1" } else { "127.0.1.2" }));
             }
         }
         assert_eq!(lab.sent().last().unwrap().flow, flow);
@@ -134,10 +98,7 @@ fn a_server_that_failed_is_tried_last_for_a_while() {
 
 #[test]
 fn an_invite_refused_with_503_is_acknowledged_before_it_moves_on() {
-    let mut lab = Lab::with(with_hops(&[(
-        "home.example",
-        &["udp:127.0.1.1:5060", "udp:127.0.1.2:5060"],
-    )]));
+    let mut lab = Lab::with(with_hops(&[("home.example", &["udp:127.0.1.1:5060", "udp:127.0.1.2:5060"])]));
     let tx = lab.send(&text("INVITE", "", ""), uri("sip:home.example"));
     let invite = lab.sent_one();
     assert!(lab.answered(&invite, 503).is_empty());
@@ -155,10 +116,7 @@ fn an_invite_refused_with_503_is_acknowledged_before_it_moves_on() {
 
 #[test]
 fn a_cancelled_invite_goes_to_no_further_server() {
-    let mut lab = Lab::with(with_hops(&[(
-        "home.example",
-        &["udp:127.0.1.1:5060", "udp:127.0.1.2:5060"],
-    )]));
+    let mut lab = Lab::with(with_hops(&[("home.example", &["udp:127.0.1.1:5060", "udp:127.0.1.2:5060"])]));
     let tx = lab.send(&text("INVITE", "", ""), uri("sip:home.example"));
     let invite = lab.sent_one();
     lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
@@ -174,16 +132,7 @@ fn a_server_that_said_trying_is_not_left_for_another_at_timeout() {
     let sent = lab.sent_one();
     lab.answered(&sent, 100);
     let events = lab.pass(32_000);
-    assert!(
-        matches!(
-            events.as_slice(),
-            [SipEvent::Failed {
-                cause: ClientFailure::Timeout,
-                ..
-            }]
-        ),
-        "{events:?}"
-    );
+    assert!(matches!(events.as_slice(), [SipEvent::Failed { cause: ClientFailure::Timeout, .. }]), "{events:?}");
     assert!(lab.sent().iter().all(|s| s.flow == first()));
 }
 
@@ -226,10 +175,7 @@ fn a_name_that_does_not_exist_fails_the_request() {
     lab.dns(id, Err(DnsError::NoSuchName));
     let events = lab.events();
     let cause = ClientFailure::NoTarget(DnsError::NoSuchName);
-    assert!(
-        matches!(events.as_slice(), [SipEvent::Failed { cause: c, .. }] if *c == cause),
-        "{events:?}"
-    );
+    assert!(matches!(events.as_slice(), [SipEvent::Failed { cause: c, .. }] if *c == cause), "{events:?}");
     lab.assert_quiet_after(0);
 }
 

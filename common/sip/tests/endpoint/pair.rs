@@ -48,16 +48,10 @@ impl World {
 
     fn go<R>(&mut self, end: usize, work: impl FnOnce(&mut Endpoint, &mut Ctx<'_>) -> R) -> R {
         let mut actions = Vec::new();
-        let mut ctx = Ctx {
-            now: self.now,
-            rng: &mut self.rng,
-            actions: &mut actions,
-        };
+        let mut ctx = Ctx { now: self.now, rng: &mut self.rng, actions: &mut actions };
         let result = work(&mut self.ends[end], &mut ctx);
         for action in actions {
-            let Action::SendSip { flow, bytes, .. } = action else {
-                panic!("{action:?}")
-            };
+            let Action::SendSip { flow, bytes, .. } = action else { panic!("{action:?}") };
             self.carry(end, flow, bytes);
         }
         while let Some(event) = self.ends[end].next_event() {
@@ -67,32 +61,15 @@ impl World {
     }
 
     fn carry(&mut self, end: usize, flow: Flow, bytes: Bytes) {
-        let flow = Flow {
-            local: flow.remote,
-            remote: flow.local,
-            ..flow
-        };
-        let copies = if flow.transport == Transport::Tcp {
-            1
-        } else {
-            1 + u64::from(self.rng.below(10) == 0)
-        };
+        let flow = Flow { local: flow.remote, remote: flow.local, ..flow };
+        let copies = if flow.transport == Transport::Tcp { 1 } else { 1 + u64::from(self.rng.below(10) == 0) };
         for _ in 0..copies {
             if flow.transport == Transport::Udp && self.rng.below(100) < self.loss {
                 continue;
             }
             self.sent += 1;
             let at = self.now + Duration::from_millis(1 + self.rng.below(300));
-            self.wire.insert(
-                (at, self.sent),
-                (
-                    1 - end,
-                    Packet {
-                        flow,
-                        bytes: bytes.clone(),
-                    },
-                ),
-            );
+            self.wire.insert((at, self.sent), (1 - end, Packet { flow, bytes: bytes.clone() }));
         }
     }
 
@@ -112,15 +89,10 @@ impl World {
                 for status in statuses {
                     at = at + Duration::from_millis(self.rng.below(800));
                     self.sent += 1;
-                    self.todo
-                        .insert((at, self.sent), (tx, Message::response(&message, *status, Some("t"))));
+                    self.todo.insert((at, self.sent), (tx, Message::response(&message, *status, Some("t"))));
                 }
             }
-            SipEvent::Response {
-                tx: ClientTx(_),
-                message,
-                ..
-            } if message.status() >= 200 => {
+            SipEvent::Response { tx: ClientTx(_), message, .. } if message.status() >= 200 => {
                 self.finals.entry(cseq(&message)).or_default().push(message.status());
             }
             SipEvent::Failed { .. } => self.finals.entry(0).or_default().push(0),
@@ -158,14 +130,7 @@ impl World {
 }
 
 fn cseq(message: &Message) -> u64 {
-    message
-        .text(ims_sip::Name::CSeq)
-        .unwrap()
-        .split(' ')
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap()
+    message.text(ims_sip::Name::CSeq).unwrap().split(' ').next().unwrap().parse().unwrap()
 }
 
 fn play(method: &str, transport: &str, seed: u64, loss: u64) -> World {
@@ -188,11 +153,7 @@ fn requests_survive_a_lossy_network_exactly_once() {
     for seed in 0..40 {
         for method in ["REGISTER", "INVITE"] {
             let world = play(method, "udp", seed, 30);
-            assert!(
-                world.requests.values().all(|n| *n == 1),
-                "{method} seed {seed}: {:?}",
-                world.requests
-            );
+            assert!(world.requests.values().all(|n| *n == 1), "{method} seed {seed}: {:?}", world.requests);
             for (n, finals) in &world.finals {
                 let once = finals.len() == 1 || finals.iter().all(|s| *s == 200) && method == "INVITE";
                 assert!(*n == 0 || once, "{method} seed {seed}: {finals:?}");

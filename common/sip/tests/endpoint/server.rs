@@ -45,20 +45,14 @@ fn received_is_set_when_sent_by_is_not_the_source() {
         "what the sender claims is replaced"
     );
     lab.answer(tx, &request, 200);
-    assert_eq!(
-        lab.sent_one().flow,
-        udp(GM, "10.0.0.9:5099"),
-        "without rport: to the port of sent-by"
-    );
+    assert_eq!(lab.sent_one().flow, udp(GM, "10.0.0.9:5099"), "without rport: to the port of sent-by");
 }
 
 #[test]
 fn without_a_port_in_sent_by_answers_go_to_5060() {
     let mut lab = Lab::new();
-    let (tx, request) = lab.request(
-        udp(GM, "10.0.0.9:40000"),
-        text("REGISTER", "SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa", ""),
-    );
+    let (tx, request) =
+        lab.request(udp(GM, "10.0.0.9:40000"), text("REGISTER", "SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa", ""));
     assert_eq!(header(&request, Name::Via), "SIP/2.0/UDP 10.0.0.9;branch=z9hG4bKa");
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().flow, udp(GM, "10.0.0.9:5060"));
@@ -82,18 +76,11 @@ fn ipv6_received_and_rport() {
     let flow = udp("[2001:db8::1]:5060", "[2001:db8::9]:40000");
     let via = "SIP/2.0/UDP [2001:db8::9]:5062;branch=z9hG4bKone";
     let (tx, request) = lab.request(flow, text("REGISTER", via, ""));
-    assert_eq!(
-        header(&request, Name::Via),
-        via,
-        "sent-by is the source, however it is spelled"
-    );
+    assert_eq!(header(&request, Name::Via), via, "sent-by is the source, however it is spelled");
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().flow, udp("[2001:db8::1]:5060", "[2001:db8::9]:5062"));
     let (tx, request) = lab.request(flow, text("REGISTER", "SIP/2.0/UDP [::1];rport;branch=z9hG4bKtwo", ""));
-    assert_eq!(
-        header(&request, Name::Via),
-        "SIP/2.0/UDP [::1];branch=z9hG4bKtwo;received=2001:db8::9;rport=40000"
-    );
+    assert_eq!(header(&request, Name::Via), "SIP/2.0/UDP [::1];branch=z9hG4bKtwo;received=2001:db8::9;rport=40000");
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().flow, flow);
 }
@@ -106,13 +93,7 @@ fn transactions_are_told_apart_by_branch_sent_by_and_method() {
     lab.request(flow, text("OPTIONS", "SIP/2.0/UDP a.example;branch=z9hG4bKtwo", ""));
     lab.request(flow, text("OPTIONS", "SIP/2.0/UDP b.example;branch=z9hG4bKone", ""));
     lab.request(flow, text("MESSAGE", "SIP/2.0/UDP a.example;branch=z9hG4bKone", ""));
-    assert!(
-        lab.receive(
-            flow,
-            text("OPTIONS", "SIP/2.0/UDP A.Example:5060;branch=z9hG4bKone", "")
-        )
-        .is_empty()
-    );
+    assert!(lab.receive(flow, text("OPTIONS", "SIP/2.0/UDP A.Example:5060;branch=z9hG4bKone", "")).is_empty());
 }
 
 #[test]
@@ -125,18 +106,10 @@ fn rfc_2543_requests_are_matched_by_their_other_parts() {
         lab.request(flow, text("INVITE", via, "").replace("call-1", "call-2"));
         lab.request(flow, text("INVITE", via, "").replace("CSeq: 7", "CSeq: 8"));
         lab.answer(tx, &request, 486);
-        assert!(
-            lab.receive(flow, text("ACK", via, "")).is_empty(),
-            "the ACK is absorbed"
-        );
+        assert!(lab.receive(flow, text("ACK", via, "")).is_empty(), "the ACK is absorbed");
     }
-    let (events, _) = (
-        lab.receive(
-            flow,
-            text("CANCEL", "SIP/2.0/UDP a.example", "").replace("CSeq: 7", "CSeq: 8"),
-        ),
-        (),
-    );
+    let (events, _) =
+        (lab.receive(flow, text("CANCEL", "SIP/2.0/UDP a.example", "").replace("CSeq: 7", "CSeq: 8")), ());
     assert!(matches!(events.as_slice(), [SipEvent::Cancel { .. }]), "{events:?}");
 }
 
@@ -151,10 +124,7 @@ fn an_invite_that_nobody_answers_gets_100_after_200_ms() {
     assert_eq!(lab.sent_one().what(), "100 INVITE", "repeated on request");
     lab.answer(tx, &request, 180);
     lab.receive(flow, text("INVITE", VIA, ""));
-    assert_eq!(
-        lab.sent().iter().map(|s| s.what()).collect::<Vec<_>>(),
-        ["180 INVITE", "180 INVITE"]
-    );
+    assert_eq!(lab.sent().iter().map(|s| s.what()).collect::<Vec<_>>(), ["180 INVITE", "180 INVITE"]);
 }
 
 #[test]
@@ -171,11 +141,7 @@ fn a_prompt_answer_makes_100_needless_and_other_methods_never_get_it() {
 fn an_error_to_an_invite_is_repeated_until_the_ack_with_the_timers_of_the_leg() {
     let mut lab = Lab::new();
     for (flow, times, via) in [
-        (
-            udp(CORE, PEER),
-            [500, 1500, 3500, 7500],
-            "SIP/2.0/UDP a;branch=z9hG4bKa",
-        ),
+        (udp(CORE, PEER), [500, 1500, 3500, 7500], "SIP/2.0/UDP a;branch=z9hG4bKa"),
         (udp(GM, PHONE), [2000, 6000, 14000, 30000], VIA),
     ] {
         let start = lab.ms();
@@ -185,10 +151,7 @@ fn an_error_to_an_invite_is_repeated_until_the_ack_with_the_timers_of_the_leg() 
         let (seen, _) = lab.watch(times[3] + 100);
         assert_eq!(seen.iter().map(|(ms, _)| ms - start).collect::<Vec<_>>(), times);
         assert!(lab.receive(flow, text("ACK", via, "")).is_empty());
-        assert!(
-            lab.receive(flow, text("ACK", via, "")).is_empty(),
-            "repeated ACKs are absorbed"
-        );
+        assert!(lab.receive(flow, text("ACK", via, "")).is_empty(), "repeated ACKs are absorbed");
         assert_eq!(lab.watch(60_000).0, []);
         assert!(lab.endpoint.is_quiet());
     }
@@ -201,10 +164,7 @@ fn an_ack_is_matched_by_the_branch_alone_when_it_comes_from_the_same_address() {
     lab.answer(tx, &request, 486);
     let other = text("ACK", "SIP/2.0/UDP 10.0.0.9:7777;branch=z9hG4bKone", "");
     let events = lab.receive(udp(GM, "10.0.0.66:5062"), other.clone());
-    assert!(
-        matches!(events.as_slice(), [SipEvent::Ack { .. }]),
-        "a stranger: {events:?}"
-    );
+    assert!(matches!(events.as_slice(), [SipEvent::Ack { .. }]), "a stranger: {events:?}");
     assert!(lab.receive(udp(GM, PHONE), other).is_empty());
     lab.assert_quiet_after(17_000);
 }
@@ -269,10 +229,7 @@ fn when_the_connection_is_gone_the_answer_opens_one_to_sent_by() {
     assert!(lab.failed(&sent, FlowError::Closed).is_empty());
     let again = lab.sent_one();
     assert_eq!(again.flow, back);
-    assert!(
-        lab.failed(&sent, FlowError::Closed).is_empty(),
-        "an old failure is no news"
-    );
+    assert!(lab.failed(&sent, FlowError::Closed).is_empty(), "an old failure is no news");
     let events = lab.failed(&again, FlowError::Refused);
     let lost = ClientFailure::Transport(FlowError::Refused);
     assert!(matches!(events.as_slice(), [SipEvent::Undelivered { tx: t, cause }] if *t == tx && *cause == lost));
@@ -287,18 +244,11 @@ fn towards_a_ue_no_connection_is_opened_but_where_the_node_says() {
     let (tx, request) = lab.request(tcp("10.0.0.1:6100", "10.0.0.9:40000", 3), text("REGISTER", via, ""));
     lab.answer(tx, &request, 200);
     let sent = lab.sent_one();
-    assert!(matches!(
-        lab.failed(&sent, FlowError::Closed).as_slice(),
-        [SipEvent::Undelivered { .. }]
-    ));
+    assert!(matches!(lab.failed(&sent, FlowError::Closed).as_slice(), [SipEvent::Undelivered { .. }]));
     let (tx, request) = lab.request(tcp("10.0.0.1:6100", "10.0.0.9:40000", 4), text("REGISTER", via, ""));
     lab.endpoint.set_reply_flow(tx, inside);
     lab.answer(tx, &request, 100);
-    assert_eq!(
-        lab.sent_one().flow.conn,
-        Some(ims_core::ConnId(4)),
-        "as long as it is there, on the connection"
-    );
+    assert_eq!(lab.sent_one().flow.conn, Some(ims_core::ConnId(4)), "as long as it is there, on the connection");
     lab.closed(4);
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().flow, inside);
@@ -311,10 +261,7 @@ fn a_client_that_repeats_itself_on_a_new_connection_is_answered_there() {
     let via = "SIP/2.0/TCP 10.0.0.9:5062;branch=z9hG4bKone";
     let (tx, request) = lab.request(tcp(GM, "10.0.0.9:40000", 3), text("REGISTER", via, ""));
     lab.closed(3);
-    assert!(
-        lab.receive(tcp(GM, "10.0.0.9:40001", 4), text("REGISTER", via, ""))
-            .is_empty()
-    );
+    assert!(lab.receive(tcp(GM, "10.0.0.9:40001", 4), text("REGISTER", via, "")).is_empty());
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().flow, tcp(GM, "10.0.0.9:40001", 4));
     lab.assert_quiet_after(2_000);
@@ -323,10 +270,7 @@ fn a_client_that_repeats_itself_on_a_new_connection_is_answered_there() {
 #[test]
 fn the_reply_flow_of_the_node_holds_for_repetitions_too() {
     let mut lab = Lab::new();
-    let (arrived, inside) = (
-        udp("10.0.0.1:6100", "10.0.0.9:6101"),
-        udp("10.0.0.1:6101", "10.0.0.9:6102"),
-    );
+    let (arrived, inside) = (udp("10.0.0.1:6100", "10.0.0.9:6101"), udp("10.0.0.1:6101", "10.0.0.9:6102"));
     let (tx, request) = lab.request(arrived, text("REGISTER", VIA, ""));
     lab.endpoint.set_reply_flow(tx, inside);
     lab.answer(tx, &request, 200);
@@ -341,10 +285,7 @@ fn a_datagram_that_could_not_be_delivered_is_told_but_a_full_queue_is_only_loss(
     lab.answer(tx, &request, 200);
     let sent = lab.sent_one();
     assert!(lab.failed(&sent, FlowError::QueueFull).is_empty());
-    assert!(matches!(
-        lab.failed(&sent, FlowError::Unreachable).as_slice(),
-        [SipEvent::Undelivered { .. }]
-    ));
+    assert!(matches!(lab.failed(&sent, FlowError::Unreachable).as_slice(), [SipEvent::Undelivered { .. }]));
     assert!(lab.failed(&sent, FlowError::Unreachable).is_empty());
     lab.assert_quiet_after(0);
 }
@@ -360,25 +301,12 @@ fn over_the_limit_requests_are_refused_without_a_transaction() {
     lab.request(flow, text("OPTIONS", &via(2), ""));
     for _ in 0..2 {
         let events = lab.receive(flow, text("OPTIONS", &via(3), ""));
-        assert!(
-            matches!(events.as_slice(), [SipEvent::Refused { status: 503, .. }]),
-            "{events:?}"
-        );
+        assert!(matches!(events.as_slice(), [SipEvent::Refused { status: 503, .. }]), "{events:?}");
     }
     let sent = lab.sent();
-    assert!(
-        sent.iter()
-            .all(|s| s.what() == "503 OPTIONS" && s.message.has(Name::RetryAfter))
-    );
-    assert_eq!(
-        sent[0].header(Name::To),
-        sent[1].header(Name::To),
-        "the same answer to the same request"
-    );
-    assert!(
-        lab.receive(flow, text("OPTIONS", &via(1), "")).is_empty(),
-        "who is in stays in"
-    );
+    assert!(sent.iter().all(|s| s.what() == "503 OPTIONS" && s.message.has(Name::RetryAfter)));
+    assert_eq!(sent[0].header(Name::To), sent[1].header(Name::To), "the same answer to the same request");
+    assert!(lab.receive(flow, text("OPTIONS", &via(1), "")).is_empty(), "who is in stays in");
     lab.answer(tx, &request, 200);
     assert_eq!(lab.sent_one().what(), "200 OPTIONS");
     lab.pass(32_000);
@@ -391,12 +319,6 @@ fn a_node_that_never_answers_does_not_leak() {
     lab.request(udp(CORE, PEER), text("OPTIONS", VIA, ""));
     lab.request(udp(CORE, PEER), text("INVITE", VIA, ""));
     let (_, events) = lab.watch(700_000);
-    assert_eq!(
-        events
-            .iter()
-            .filter(|e| matches!(e, SipEvent::Undelivered { .. }))
-            .count(),
-        2
-    );
+    assert_eq!(events.iter().filter(|e| matches!(e, SipEvent::Undelivered { .. })).count(), 2);
     lab.assert_quiet_after(0);
 }
