@@ -43,11 +43,7 @@ impl Target {
             _ => (None, text),
         };
         let (host, port) = split_hostport(rest).ok()?;
-        Some(Self {
-            transport,
-            host: host.to_ascii_lowercase(),
-            port: port.unwrap_or(SIP_PORT),
-        })
+        Some(Self { transport, host: host.to_ascii_lowercase(), port: port.unwrap_or(SIP_PORT) })
     }
 }
 
@@ -105,13 +101,7 @@ pub fn plan(uri: &str, table: &StaticHops, local: IpAddr, known: &Known, rng: &m
         return Plan::Fail(DnsError::NoSuchName);
     };
     let host = uri.host().trim_end_matches('.').to_ascii_lowercase();
-    let mut planner = Planner {
-        known,
-        rng,
-        open: Vec::new(),
-        error: None,
-        hops: Vec::new(),
-    };
+    let mut planner = Planner { known, rng, open: Vec::new(), error: None, hops: Vec::new() };
     if let Some(targets) = static_targets(table, &host, uri.port()) {
         for target in targets {
             planner.add_host(target.transport, &target.host, target.port);
@@ -138,9 +128,7 @@ pub fn plan(uri: &str, table: &StaticHops, local: IpAddr, known: &Known, rng: &m
 
 fn static_targets<'a>(table: &'a StaticHops, host: &str, port: Option<u16>) -> Option<&'a Vec<Target>> {
     let exact = port.and_then(|port| table.0.get(&format!("{host}:{port}")));
-    exact
-        .or_else(|| table.0.get(host))
-        .filter(|targets| !targets.is_empty())
+    exact.or_else(|| table.0.get(host)).filter(|targets| !targets.is_empty())
 }
 
 struct Planner<'a> {
@@ -172,18 +160,12 @@ impl<'a> Planner<'a> {
             return;
         }
         if let Some(ip) = parse_ip(host) {
-            self.hops.push(Hop {
-                transport,
-                addr: SocketAddr::new(ip, port),
-            });
+            self.hops.push(Hop { transport, addr: SocketAddr::new(ip, port) });
             return;
         }
         for record in self.records(DnsQuery::Address(host.into())) {
             if let DnsRecord::Address(ip) = record {
-                self.hops.push(Hop {
-                    transport,
-                    addr: SocketAddr::new(*ip, port),
-                });
+                self.hops.push(Hop { transport, addr: SocketAddr::new(*ip, port) });
             }
         }
     }
@@ -211,15 +193,7 @@ impl<'a> Planner<'a> {
     fn services(&mut self, domain: &str) -> Vec<(Transport, String)> {
         let mut found: Vec<(u16, u16, Transport, String)> = Vec::new();
         for record in self.records(DnsQuery::Naptr(domain.into())) {
-            let DnsRecord::Naptr {
-                order,
-                preference,
-                flags,
-                service,
-                replacement,
-                ..
-            } = record
-            else {
+            let DnsRecord::Naptr { order, preference, flags, service, replacement, .. } = record else {
                 continue;
             };
             let transport = match service.to_ascii_uppercase().as_str() {
@@ -239,24 +213,14 @@ impl<'a> Planner<'a> {
             ];
         }
         found.sort();
-        found
-            .into_iter()
-            .take(MAX_SERVICES)
-            .map(|(_, _, transport, name)| (transport, name))
-            .collect()
+        found.into_iter().take(MAX_SERVICES).map(|(_, _, transport, name)| (transport, name)).collect()
     }
 
     /// The hosts of a service in the order of RFC 2782: by priority, and drawn by weight within one.
     fn service(&mut self, name: &str) -> Vec<(String, u16)> {
         let mut left: Vec<(u16, u64, String, u16)> = Vec::new();
         for record in self.records(DnsQuery::Srv(name.into())) {
-            let DnsRecord::Srv {
-                priority,
-                weight,
-                port,
-                target,
-            } = record
-            else {
+            let DnsRecord::Srv { priority, weight, port, target } = record else {
                 continue;
             };
             let target = target.trim_end_matches('.').to_ascii_lowercase();
@@ -292,11 +256,7 @@ impl<'a> Planner<'a> {
                 hops.push(hop);
             }
         }
-        if hops.is_empty() {
-            Plan::Fail(self.error.unwrap_or(DnsError::NoRecord))
-        } else {
-            Plan::Ready(hops)
-        }
+        if hops.is_empty() { Plan::Fail(self.error.unwrap_or(DnsError::NoRecord)) } else { Plan::Ready(hops) }
     }
 }
 
@@ -374,10 +334,7 @@ impl Locator {
         self.next += 1;
         self.open.insert(id, (query.clone(), vec![request]));
         self.asked.insert(query.clone(), id);
-        ctx.act(Action::Dns {
-            id: RequestId(id),
-            query,
-        });
+        ctx.act(Action::Dns { id: RequestId(id), query });
     }
 
     /// Whether the id is one of ours at all.
@@ -385,17 +342,26 @@ impl Locator {
         id.0 & ID_BASE != 0
     }
 
-    /// The question and the requests that wait for it; None when nobody does any more.
-    pub(crate) fn on_answer(&mut self, id: RequestId, answer: &Answer, now: Time) -> Option<(DnsQuery, Vec<u64>)> {
+    /// The question, its answer, and the requests that wait for it; None when nobody does any more. When DNS is not
+    /// there, what it said last still holds.
+    pub(crate) fn on_answer(
+        &mut self,
+        id: RequestId,
+        mut answer: Answer,
+        now: Time,
+    ) -> Option<(DnsQuery, Answer, Vec<u64>)> {
         let (query, waiters) = self.open.remove(&id.0)?;
         self.asked.remove(&query);
-        // What could not be asked is not remembered as an answer.
-        if !matches!(answer, Err(DnsError::Unavailable)) {
-            bound(&mut self.answers, now, |(_, until)| *until);
-            self.answers
-                .insert(query.clone(), (answer.clone(), now + self.config.dns_cache.0));
+        if answer == Err(DnsError::Unavailable)
+            && let Some((old @ Ok(_), _)) = self.answers.get(&query)
+        {
+            answer = old.clone();
         }
-        Some((query, waiters))
+        if answer != Err(DnsError::Unavailable) {
+            bound(&mut self.answers, now, |(_, until)| *until);
+            self.answers.insert(query.clone(), (answer.clone(), now + self.config.dns_cache.0));
+        }
+        Some((query, answer, waiters))
     }
 
     /// `request` waits no longer.
@@ -445,12 +411,8 @@ impl Locator {
     }
 
     pub(crate) fn snapshot(&self, now: Time) -> serde_json::Value {
-        let failed: Vec<String> = self
-            .failed
-            .iter()
-            .filter(|(_, until)| **until > now)
-            .map(|((a, t), _)| format!("{t}:{a}"))
-            .collect();
+        let failed: Vec<String> =
+            self.failed.iter().filter(|(_, until)| **until > now).map(|((a, t), _)| format!("{t}:{a}")).collect();
         serde_json::json!({ "questions": self.open.len(), "remembered": self.answers.len(), "failed": failed })
     }
 }
@@ -474,12 +436,7 @@ mod tests {
 
     fn table(entries: &[(&str, &[&str])]) -> StaticHops {
         let targets = |list: &[&str]| list.iter().map(|t| Target::parse(t).unwrap()).collect();
-        StaticHops(
-            entries
-                .iter()
-                .map(|(host, list)| ((*host).into(), targets(list)))
-                .collect(),
-        )
+        StaticHops(entries.iter().map(|(host, list)| ((*host).into(), targets(list))).collect())
     }
 
     fn run(uri: &str, hops: &StaticHops, known: &Known) -> Plan {
@@ -488,18 +445,11 @@ mod tests {
 
     fn ready(plan: Plan) -> Vec<String> {
         let Plan::Ready(hops) = plan else { panic!("{plan:?}") };
-        hops.iter()
-            .map(|h| format!("{}:{}", h.transport.map_or("-".into(), |t| t.to_string()), h.addr))
-            .collect()
+        hops.iter().map(|h| format!("{}:{}", h.transport.map_or("-".into(), |t| t.to_string()), h.addr)).collect()
     }
 
     fn srv(priority: u16, weight: u16, port: u16, target: &str) -> DnsRecord {
-        DnsRecord::Srv {
-            priority,
-            weight,
-            port,
-            target: target.into(),
-        }
+        DnsRecord::Srv { priority, weight, port, target: target.into() }
     }
 
     fn naptr(order: u16, preference: u16, service: &str, replacement: &str) -> DnsRecord {
@@ -519,21 +469,9 @@ mod tests {
 
     #[test]
     fn targets_are_read_with_and_without_transport() {
-        let target = |t, host: &str, port| {
-            Some(Target {
-                transport: t,
-                host: host.into(),
-                port,
-            })
-        };
-        assert_eq!(
-            Target::parse("udp:127.0.0.1:4060"),
-            target(Some(Transport::Udp), "127.0.0.1", 4060)
-        );
-        assert_eq!(
-            Target::parse("tcp:[::1]:4060"),
-            target(Some(Transport::Tcp), "[::1]", 4060)
-        );
+        let target = |t, host: &str, port| Some(Target { transport: t, host: host.into(), port });
+        assert_eq!(Target::parse("udp:127.0.0.1:4060"), target(Some(Transport::Udp), "127.0.0.1", 4060));
+        assert_eq!(Target::parse("tcp:[::1]:4060"), target(Some(Transport::Tcp), "[::1]", 4060));
         assert_eq!(Target::parse("127.0.0.1:4060"), target(None, "127.0.0.1", 4060));
         assert_eq!(Target::parse("ICSCF:4060"), target(None, "icscf", 4060));
         assert_eq!(Target::parse("icscf"), target(None, "icscf", 5060));
@@ -549,28 +487,16 @@ mod tests {
             ("home.example", &["udp:127.0.0.2:2", "127.0.0.4:3"]),
         ]);
         let none = Known::new();
-        assert_eq!(
-            ready(run("sip:orig@HOME.example:6060;lr", &hops, &none)),
-            ["tcp:127.0.0.3:1"]
-        );
-        assert_eq!(
-            ready(run("sip:home.example", &hops, &none)),
-            ["udp:127.0.0.2:2", "-:127.0.0.4:3"]
-        );
-        assert_eq!(
-            ready(run("sip:home.example:9", &hops, &none)),
-            ["udp:127.0.0.2:2", "-:127.0.0.4:3"]
-        );
+        assert_eq!(ready(run("sip:orig@HOME.example:6060;lr", &hops, &none)), ["tcp:127.0.0.3:1"]);
+        assert_eq!(ready(run("sip:home.example", &hops, &none)), ["udp:127.0.0.2:2", "-:127.0.0.4:3"]);
+        assert_eq!(ready(run("sip:home.example:9", &hops, &none)), ["udp:127.0.0.2:2", "-:127.0.0.4:3"]);
     }
 
     #[test]
     fn a_static_hop_that_is_a_name_is_asked_for() {
         let hops = table(&[("home.example", &["udp:scscf:6060"])]);
         let question = DnsQuery::Address("scscf".into());
-        assert_eq!(
-            run("sip:home.example", &hops, &Known::new()),
-            Plan::Ask(vec![question.clone()])
-        );
+        assert_eq!(run("sip:home.example", &hops, &Known::new()), Plan::Ask(vec![question.clone()]));
         let known = Known::from([(question, addr("127.0.0.7"))]);
         assert_eq!(ready(run("sip:home.example", &hops, &known)), ["udp:127.0.0.7:6060"]);
     }
@@ -578,10 +504,7 @@ mod tests {
     #[test]
     fn addresses_need_no_dns_and_must_be_of_our_family() {
         let (hops, none) = (StaticHops::default(), Known::new());
-        assert_eq!(
-            ready(run("sip:u@192.0.2.1;transport=tcp", &hops, &none)),
-            ["tcp:192.0.2.1:5060"]
-        );
+        assert_eq!(ready(run("sip:u@192.0.2.1;transport=tcp", &hops, &none)), ["tcp:192.0.2.1:5060"]);
         assert_eq!(ready(run("sip:192.0.2.1:7", &hops, &none)), ["-:192.0.2.1:7"]);
         assert_eq!(run("sip:[2001:db8::1]", &hops, &none), Plan::Fail(DnsError::NoRecord));
         let v6 = plan("sip:[2001:db8::1]", &hops, V6, &none, &mut Rng::from_u64(1));
@@ -591,43 +514,22 @@ mod tests {
     #[test]
     fn a_domain_goes_by_naptr_srv_and_address() {
         let (hops, mut known) = (StaticHops::default(), Known::new());
-        assert_eq!(
-            run("sip:d.example", &hops, &known),
-            Plan::Ask(vec![DnsQuery::Naptr("d.example".into())])
-        );
+        assert_eq!(run("sip:d.example", &hops, &known), Plan::Ask(vec![DnsQuery::Naptr("d.example".into())]));
         let services = vec![
             naptr(20, 1, "SIP+D2U", "_sip._udp.d.example."),
             naptr(10, 1, "SIPS+D2T", "_sips._tcp.d.example."),
             naptr(10, 2, "sip+d2t", "_SIP._tcp.d.example."),
         ];
         known.insert(DnsQuery::Naptr("d.example".into()), Ok(services));
-        let (tcp, udp) = (
-            DnsQuery::Srv("_sip._tcp.d.example".into()),
-            DnsQuery::Srv("_sip._udp.d.example".into()),
-        );
-        assert_eq!(
-            run("sip:d.example", &hops, &known),
-            Plan::Ask(vec![tcp.clone(), udp.clone()])
-        );
-        known.insert(
-            tcp,
-            Ok(vec![srv(2, 0, 5062, "b.example."), srv(1, 0, 5061, "a.example.")]),
-        );
+        let (tcp, udp) = (DnsQuery::Srv("_sip._tcp.d.example".into()), DnsQuery::Srv("_sip._udp.d.example".into()));
+        assert_eq!(run("sip:d.example", &hops, &known), Plan::Ask(vec![tcp.clone(), udp.clone()]));
+        known.insert(tcp, Ok(vec![srv(2, 0, 5062, "b.example."), srv(1, 0, 5061, "a.example.")]));
         known.insert(udp, Err(DnsError::NoRecord));
-        let (a, b) = (
-            DnsQuery::Address("a.example".into()),
-            DnsQuery::Address("b.example".into()),
-        );
-        assert_eq!(
-            run("sip:d.example", &hops, &known),
-            Plan::Ask(vec![a.clone(), b.clone()])
-        );
+        let (a, b) = (DnsQuery::Address("a.example".into()), DnsQuery::Address("b.example".into()));
+        assert_eq!(run("sip:d.example", &hops, &known), Plan::Ask(vec![a.clone(), b.clone()]));
         known.insert(a, addr("192.0.2.1"));
         known.insert(b, addr("192.0.2.2"));
-        assert_eq!(
-            ready(run("sip:d.example", &hops, &known)),
-            ["tcp:192.0.2.1:5061", "tcp:192.0.2.2:5062"]
-        );
+        assert_eq!(ready(run("sip:d.example", &hops, &known)), ["tcp:192.0.2.1:5061", "tcp:192.0.2.2:5062"]);
     }
 
     #[test]
@@ -638,10 +540,7 @@ mod tests {
             (DnsQuery::Srv("_sip._udp.d.example".into()), Ok(vec![])),
             (DnsQuery::Srv("_sip._tcp.d.example".into()), Err(DnsError::NoRecord)),
         ]);
-        assert_eq!(
-            run("sip:d.example", &hops, &known),
-            Plan::Ask(vec![DnsQuery::Address("d.example".into())])
-        );
+        assert_eq!(run("sip:d.example", &hops, &known), Plan::Ask(vec![DnsQuery::Address("d.example".into())]));
         known.insert(DnsQuery::Address("d.example".into()), addr("192.0.2.9"));
         assert_eq!(ready(run("sip:d.example", &hops, &known)), ["-:192.0.2.9:5060"]);
     }
@@ -658,23 +557,14 @@ mod tests {
     #[test]
     fn weights_share_the_load() {
         let name = DnsQuery::Srv("_sip._udp.d.example".into());
-        let mut known = Known::from([(
-            name,
-            Ok(vec![srv(1, 90, 1, "a"), srv(1, 10, 2, "b"), srv(0, 0, 3, "c")]),
-        )]);
+        let mut known = Known::from([(name, Ok(vec![srv(1, 90, 1, "a"), srv(1, 10, 2, "b"), srv(0, 0, 3, "c")]))]);
         for (host, ip) in [("a", "192.0.2.1"), ("b", "192.0.2.2"), ("c", "192.0.2.3")] {
             known.insert(DnsQuery::Address(host.into()), addr(ip));
         }
         let mut rng = Rng::from_u64(3);
         let mut second = [0; 2];
         for _ in 0..1000 {
-            let order = ready(plan(
-                "sip:d.example;transport=udp",
-                &StaticHops::default(),
-                V4,
-                &known,
-                &mut rng,
-            ));
+            let order = ready(plan("sip:d.example;transport=udp", &StaticHops::default(), V4, &known, &mut rng));
             assert_eq!(order[0], "udp:192.0.2.3:3");
             second[usize::from(order[1] == "udp:192.0.2.2:2")] += 1;
         }
@@ -697,22 +587,22 @@ mod tests {
         let mut locator = Locator::new(LocateConfig::default(), StaticHops::default(), V4);
         let (mut rng, mut actions) = (Rng::from_u64(1), Vec::new());
         let mut go = |locator: &mut Locator, request, secs, known: &mut Known| {
-            let mut ctx = Ctx {
-                now: Time::from_secs(secs),
-                rng: &mut rng,
-                actions: &mut actions,
-            };
+            let mut ctx = Ctx { now: Time::from_secs(secs), rng: &mut rng, actions: &mut actions };
             let located = locator.locate(request, "sip:a.example:5060", known, &mut ctx);
             (matches!(located, Located::Ready(_)), ctx.actions.len())
         };
         assert_eq!(go(&mut locator, 1, 0, &mut Known::new()), (false, 1));
         assert_eq!(go(&mut locator, 2, 0, &mut Known::new()), (false, 1));
-        let answered = locator.on_answer(RequestId(ID_BASE), &addr("192.0.2.1"), Time::from_secs(0));
-        assert_eq!(answered, Some((DnsQuery::Address("a.example".into()), vec![1, 2])));
+        let answered = locator.on_answer(RequestId(ID_BASE), addr("192.0.2.1"), Time::from_secs(0));
+        assert_eq!(answered, Some((DnsQuery::Address("a.example".into()), addr("192.0.2.1"), vec![1, 2])));
         assert!(locator.is_quiet());
         assert_eq!(go(&mut locator, 3, 9, &mut Known::new()), (true, 1));
         assert_eq!(go(&mut locator, 4, 11, &mut Known::new()), (false, 2));
         locator.forget(4);
         assert!(locator.is_quiet() && locator.asked.is_empty());
+        assert_eq!(go(&mut locator, 5, 12, &mut Known::new()), (false, 3));
+        let gone = Err(DnsError::Unavailable);
+        let stale = locator.on_answer(RequestId(ID_BASE + 2), gone, Time::from_secs(12));
+        assert_eq!(stale.map(|(_, answer, _)| answer), Some(addr("192.0.2.1")), "DNS is gone: the last answer holds");
     }
 }

@@ -59,9 +59,7 @@ fn undo_strict_router(message: &mut Message, is_ours: impl Fn(&Uri<'_>) -> bool)
     }
     let uri = message.uri().to_owned();
     // We never hand out an lr parameter but in Record-Route, Path and Service-Route.
-    Uri::parse(&uri)
-        .ok()
-        .filter(|uri| uri.has_param("lr") && is_ours(uri))?;
+    Uri::parse(&uri).ok().filter(|uri| uri.has_param("lr") && is_ours(uri))?;
     let mut routes = routes(message)?;
     let (_, target) = routes.pop()?;
     message.set_uri(&target);
@@ -96,22 +94,13 @@ pub fn forward_response(response: Message) -> Option<Message> {
 }
 
 fn top_route(message: &Message) -> Option<String> {
-    message
-        .first::<Route<'_>>()
-        .ok()
-        .flatten()
-        .map(|route| route.uri.to_owned())
+    message.first::<Route<'_>>().ok().flatten().map(|route| route.uri.to_owned())
 }
 
 /// All routes: as they are printed, and their URIs. None when one cannot be read.
 fn routes(message: &Message) -> Option<Vec<(String, String)>> {
     let routes = message.all::<Route<'_>>().ok()?;
-    Some(
-        routes
-            .into_iter()
-            .map(|route| (route.to_string(), route.uri.to_owned()))
-            .collect(),
-    )
+    Some(routes.into_iter().map(|route| (route.to_string(), route.uri.to_owned())).collect())
 }
 
 fn write_routes(message: &mut Message, routes: &[(String, String)]) {
@@ -135,10 +124,7 @@ mod tests {
     }
 
     fn raw(message: &Message, name: Name) -> Vec<String> {
-        message
-            .raw(name)
-            .map(|v| String::from_utf8_lossy(v).trim().to_owned())
-            .collect()
+        message.raw(name).map(|v| String::from_utf8_lossy(v).trim().to_owned()).collect()
     }
 
     fn ours(uri: &Uri<'_>) -> bool {
@@ -147,11 +133,7 @@ mod tests {
 
     #[test]
     fn max_forwards_goes_down_and_ends_at_zero() {
-        for (before, after) in [
-            ("Max-Forwards: 10\r\n", "9"),
-            ("", "70"),
-            ("Max-Forwards: 255\r\n", "70"),
-        ] {
+        for (before, after) in [("Max-Forwards: 10\r\n", "9"), ("", "70"), ("Max-Forwards: 255\r\n", "70")] {
             let mut m = request("sip:b@x", before);
             decrement_max_forwards(&mut m).unwrap();
             assert_eq!(raw(&m, Name::MaxForwards), [after]);
@@ -170,10 +152,7 @@ mod tests {
 
     #[test]
     fn what_a_strict_router_did_is_undone() {
-        let mut m = request(
-            "sip:tok@p.example;lr",
-            "Route: <sip:s.example;lr>\r\nRoute: <sip:bob@192.0.2.4>\r\n",
-        );
+        let mut m = request("sip:tok@p.example;lr", "Route: <sip:s.example;lr>\r\nRoute: <sip:bob@192.0.2.4>\r\n");
         assert_eq!(take_own_route(&mut m, ours).as_deref(), Some("sip:tok@p.example;lr"));
         assert_eq!(m.uri(), "sip:bob@192.0.2.4");
         assert_eq!(raw(&m, Name::Route), ["<sip:s.example;lr>"]);

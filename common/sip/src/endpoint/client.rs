@@ -64,6 +64,7 @@ pub(super) struct Attempt {
     ack: Option<Bytes>,
     /// The attempt that carries our CANCEL.
     cancel: Option<u64>,
+    lingers: bool,
     armed: Option<Time>,
 }
 
@@ -78,10 +79,7 @@ impl Attempt {
     fn is_answered(&self) -> bool {
         match &self.machine {
             Machine::Invite(m) => {
-                matches!(
-                    m.state(),
-                    invite_client::State::Accepted | invite_client::State::Completed
-                )
+                matches!(m.state(), invite_client::State::Accepted | invite_client::State::Completed)
             }
             Machine::Other(m) => m.state() == client::State::Completed,
         }
@@ -130,14 +128,12 @@ impl Endpoint {
             }
             Destination::Flow { flow, sent_by, leg } => {
                 (request.sent_by, request.leg) = (Some(sent_by), leg);
-                request.steps.push_back(Step {
-                    flow,
-                    may_grow: flow.transport == Transport::Udp,
-                });
+                request.steps.push_back(Step { flow, may_grow: flow.transport == Transport::Udp });
                 Some(flow)
             }
         };
-        let full = self.requests.len().max(self.attempts.len()) >= self.config.max_transactions;
+        let busy = self.requests.len().max(self.attempts.len() - self.lingering.attempts);
+        let full = busy >= self.config.max_transactions;
         self.requests.insert(id, request);
         if full {
             self.fail(id, ClientFailure::Overloaded);
@@ -155,9 +151,7 @@ impl Endpoint {
         };
         match self.locator.locate(id, &request.uri, &mut request.known, ctx) {
             Located::Waiting => {
-                let at = request
-                    .armed
-                    .unwrap_or(ctx.now + self.config.server_location.dns_timeout.0);
+                let at = request.armed.unwrap_or(ctx.now + self.config.server_location.dns_timeout.0);
                 Self::arm(&mut self.timers, &mut request.armed, Some(at), Key::Request(id));
             }
             Located::Failed(error) => self.fail(id, ClientFailure::NoTarget(error)),
@@ -233,6 +227,7 @@ impl Endpoint {
             invite: is_invite.then(|| Box::new(message)),
             ack: None,
             cancel: None,
+            lingers: false,
             armed: None,
         };
         self.launch(attempt_id, attempt, bytes, ctx);
@@ -309,11 +304,7 @@ impl Endpoint {
         self.settle_attempt(id);
         self.counters.sent(&message);
         let attempt = Attempt {
-            machine: Machine::Other(Client::start(
-                self.timers_of(leg),
-                flow.transport.is_reliable(),
-                ctx.now,
-            )),
+            machine: Machine::Other(Client::start(self.timers_of(leg), flow.transport.is_reliable(), ctx.now)),
             owner: None,
             branch,
             method: "CANCEL".into(),
@@ -325,6 +316,7 @@ impl Endpoint {
             invite: None,
             ack: None,
             cancel: None,
+            lingers: false,
             armed: None,
         };
         self.launch(cancel_id, attempt, bytes, ctx);
@@ -360,7 +352,12 @@ impl Endpoint {
                 self.acknowledge(id, &message, ctx);
                 self.deliver(owner, id, message, flow, ctx);
             }
-            Reaction::Deliver => self.deliver(owner, id, message, flow, ctx),
+            Reaction::Deliver => {
+                if attempt.is_answered() {
+                    attempt.invite = None;
+                }
+                self.deliver(owner, id, message, flow, ctx);
+            }
         }
         self.settle_attempt(id);
     }
@@ -385,11 +382,7 @@ impl Endpoint {
     }
 
     fn on_stray(&mut self, mut message: Message, flow: Flow) {
-        let of = message
-            .first::<Via<'_>>()
-            .ok()
-            .flatten()
-            .and_then(|via| self.id_in(via.params.value("branch")?));
+        let of = message.first::<Via<'_>>().ok().flatten().and_then(|via| self.id_in(via.params.value("branch")?));
         let forgotten = of.is_some_and(|id| !self.attempts.contains_key(&id));
         let late = message.method() == Method::Invite && (200..300).contains(&message.status());
         if !forgotten || !late {
@@ -411,15 +404,13 @@ impl Endpoint {
                 return;
             } else {
                 self.requests.remove(&owner);
-                self.note_success(attempt);
+                if status != 503 {
+                    self.note_success(attempt);
+                }
             }
         }
         message.pop_first(Name::Via);
-        self.events.push_back(SipEvent::Response {
-            tx: ClientTx(owner),
-            message,
-            flow,
-        });
+        self.events.push_back(SipEvent::Response { tx: ClientTx(owner), message, flow });
     }
 
     fn note_success(&mut self, attempt: u64) {
@@ -434,13 +425,8 @@ impl Endpoint {
             return false;
         };
         if attempt.located {
-            let wait = response
-                .first::<RetryAfter<'_>>()
-                .ok()
-                .flatten()
-                .map(|after| after.seconds);
-            self.locator
-                .on_busy(attempt.flow.remote, attempt.flow.transport, wait, ctx.now);
+            let wait = response.first::<RetryAfter<'_>>().ok().flatten().map(|after| after.seconds);
+            self.locator.on_busy(attempt.flow.remote, attempt.flow.transport, wait, ctx.now);
         }
         let Some(request) = self.requests.get(&owner) else {
             return false;
@@ -556,8 +542,7 @@ impl Endpoint {
         match (cause, attempt.instead) {
             (ClientFailure::Transport(_), Some(flow)) => request.steps.push_front(Step { flow, may_grow: false }),
             _ if attempt.located && !too_large => {
-                self.locator
-                    .on_failure(attempt.flow.remote, attempt.flow.transport, ctx.now);
+                self.locator.on_failure(attempt.flow.remote, attempt.flow.transport, ctx.now);
             }
             _ => {}
         }
@@ -575,10 +560,7 @@ impl Endpoint {
         if request.is_ack {
             self.counters.dropped("ack-without-target");
         } else {
-            self.events.push_back(SipEvent::Failed {
-                tx: ClientTx(id),
-                cause,
-            });
+            self.events.push_back(SipEvent::Failed { tx: ClientTx(id), cause });
         }
     }
 
@@ -591,14 +573,19 @@ impl Endpoint {
         // Timers D and K are zero on a reliable transport.
         if attempt.is_answered() && deadline.is_some_and(|at| at <= now) {
             self.free_attempt(id);
-        } else {
-            Self::arm(&mut self.timers, &mut attempt.armed, deadline, Key::Attempt(id));
+            return;
+        }
+        Self::arm(&mut self.timers, &mut attempt.armed, deadline, Key::Attempt(id));
+        if attempt.is_answered() && matches!(attempt.machine, Machine::Other(_)) && !attempt.lingers {
+            attempt.lingers = true;
+            self.linger(Key::Attempt(id));
         }
     }
 
-    fn free_attempt(&mut self, id: u64) -> Option<Attempt> {
+    pub(super) fn free_attempt(&mut self, id: u64) -> Option<Attempt> {
         let mut attempt = self.attempts.remove(&id)?;
         Self::arm(&mut self.timers, &mut attempt.armed, None, Key::Attempt(id));
+        self.lingering.attempts -= usize::from(attempt.lingers);
         self.unbind(&attempt.flow, Key::Attempt(id));
         Some(attempt)
     }
@@ -606,14 +593,8 @@ impl Endpoint {
 
 fn step(hop: Hop, local: SocketAddr) -> Step {
     match hop.transport {
-        Some(Transport::Tcp) => Step {
-            flow: Flow::tcp(SocketAddr::new(local.ip(), 0), hop.addr),
-            may_grow: false,
-        },
-        _ => Step {
-            flow: Flow::udp(local, hop.addr),
-            may_grow: true,
-        },
+        Some(Transport::Tcp) => Step { flow: Flow::tcp(SocketAddr::new(local.ip(), 0), hop.addr), may_grow: false },
+        _ => Step { flow: Flow::udp(local, hop.addr), may_grow: true },
     }
 }
 

@@ -50,7 +50,8 @@ pub struct EndpointConfig {
     pub udp_limit: usize,
     /// Static next hops: host (or host:port) of a URI -> targets in order; looked at before DNS.
     pub hops: crate::locate::StaticHops,
-    /// How many transactions may be open, for each of both sides. More is refused with 503.
+    /// How many transactions may be open, for each of both sides: more is refused with 503. As many that are over are
+    /// kept to absorb what is repeated; beyond that the oldest go before their time.
     pub max_transactions: usize,
     pub server_location: LocateConfig,
 }
@@ -136,6 +137,16 @@ enum Key {
     Request(u64),
 }
 
+/// Transactions other than INVITE that have their final answer and only absorb repetitions. At thousands a second and
+/// 32 s each they outnumber the others, but they can be spared.
+#[derive(Default)]
+struct Lingering {
+    /// In the order in which they ended; what is freed since is still in here.
+    order: VecDeque<Key>,
+    servers: usize,
+    attempts: usize,
+}
+
 pub struct Endpoint {
     config: EndpointConfig,
     /// Starts every branch of ours, so that an answer to us is known by its Via. Drawn at first use.
@@ -148,6 +159,7 @@ pub struct Endpoint {
     attempts: HashMap<u64, Attempt>,
     conns: HashMap<ConnId, BTreeSet<Key>>,
     timers: BTreeSet<(Time, Key)>,
+    lingering: Lingering,
     locator: Locator,
     events: VecDeque<SipEvent>,
     counters: Counters,
@@ -167,6 +179,7 @@ impl Endpoint {
             attempts: HashMap::new(),
             conns: HashMap::new(),
             timers: BTreeSet::new(),
+            lingering: Lingering::default(),
             locator,
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -218,7 +231,7 @@ impl Endpoint {
         if !Locator::owns(id) {
             return false;
         }
-        if let Some((query, waiters)) = self.locator.on_answer(id, &answer, ctx.now) {
+        if let Some((query, answer, waiters)) = self.locator.on_answer(id, answer, ctx.now) {
             for request in waiters {
                 self.on_located(request, query.clone(), answer.clone(), ctx);
             }
@@ -277,6 +290,7 @@ impl Endpoint {
         let mut all = self.counters.snapshot();
         all["transactions"] = serde_json::json!({
             "server": self.servers.len(), "client": self.attempts.len(), "requests": self.requests.len(),
+            "lingering": self.lingering.servers + self.lingering.attempts,
         });
         all["location"] = self.locator.snapshot(self.now);
         all
@@ -303,11 +317,7 @@ impl Endpoint {
     }
 
     fn leg_of(&self, flow: &Flow) -> Leg {
-        if flow.local == self.config.local {
-            Leg::Core
-        } else {
-            Leg::Ue
-        }
+        if flow.local == self.config.local { Leg::Core } else { Leg::Ue }
     }
 
     /// Moves the one timer that a table entry has; `armed` is where it stands now.
@@ -320,6 +330,21 @@ impl Endpoint {
                 timers.insert((at, key));
             }
             *armed = at;
+        }
+    }
+
+    fn linger(&mut self, key: Key) {
+        self.lingering.order.push_back(key);
+        match key {
+            Key::Server(_) => self.lingering.servers += 1,
+            Key::Attempt(_) | Key::Request(_) => self.lingering.attempts += 1,
+        }
+        while self.lingering.order.len() > self.config.max_transactions.saturating_mul(2) {
+            match self.lingering.order.pop_front() {
+                Some(Key::Server(id)) => self.free_server(id),
+                Some(Key::Attempt(id) | Key::Request(id)) => drop(self.free_attempt(id)),
+                None => return,
+            }
         }
     }
 
@@ -361,9 +386,5 @@ fn tag_of(key: Key) -> SendTag {
 }
 
 fn key_of(tag: SendTag) -> Key {
-    if tag.0 & 1 == 0 {
-        Key::Server(tag.0 >> 1)
-    } else {
-        Key::Attempt(tag.0 >> 1)
-    }
+    if tag.0 & 1 == 0 { Key::Server(tag.0 >> 1) } else { Key::Attempt(tag.0 >> 1) }
 }

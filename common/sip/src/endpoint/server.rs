@@ -40,6 +40,7 @@ pub(super) struct ServerSlot {
     to_tag: Option<String>,
     /// A CANCEL: the node does not know it.
     internal: bool,
+    lingers: bool,
     armed: Option<Time>,
 }
 
@@ -91,28 +92,17 @@ impl Identity {
         let via: Via<'_> = request.first().ok().flatten()?;
         let sent_by = via::sent_by(&via);
         match via.params.value("branch") {
-            Some(branch) if branch.len() > via::COOKIE.len() && branch.starts_with(via::COOKIE) => Some(Self {
-                branch: branch.to_owned(),
-                sent_by,
-                modern: true,
-            }),
+            Some(branch) if branch.len() > via::COOKIE.len() && branch.starts_with(via::COOKIE) => {
+                Some(Self { branch: branch.to_owned(), sent_by, modern: true })
+            }
             // RFC 2543: Request-URI, From tag, Call-ID, CSeq number and the topmost Via. A blank parts them, and keeps
             // them apart from any branch.
             branch => {
                 let from: From<'_> = request.first().ok().flatten()?;
                 let cseq: CSeq<'_> = request.first().ok().flatten()?;
                 let call_id = request.text(Name::CallId)?;
-                let parts = [
-                    request.uri(),
-                    from.tag().unwrap_or_default(),
-                    call_id,
-                    branch.unwrap_or_default(),
-                ];
-                Some(Self {
-                    branch: format!("{} {}", parts.join(" "), cseq.number),
-                    sent_by,
-                    modern: false,
-                })
+                let parts = [request.uri(), from.tag().unwrap_or_default(), call_id, branch.unwrap_or_default()];
+                Some(Self { branch: format!("{} {}", parts.join(" "), cseq.number), sent_by, modern: false })
             }
         }
     }
@@ -124,11 +114,7 @@ impl Endpoint {
         self.counters.received(&message);
         let checked = message.check();
         let Some(mut ways) = via::note_received(&mut message, &flow) else {
-            return self.refuse(
-                flow,
-                400,
-                "the topmost Via cannot be read: no answer is possible".into(),
-            );
+            return self.refuse(flow, 400, "the topmost Via cannot be read: no answer is possible".into());
         };
         ways.fallback = ways.fallback.filter(|_| self.leg_of(&flow) == Leg::Core);
         if let Some(outward) = outward {
@@ -139,11 +125,7 @@ impl Endpoint {
             return self.refuse(flow, error.status(), error.to_string());
         }
         let Some(identity) = Identity::of(&message) else {
-            return self.refuse(
-                flow,
-                400,
-                "the transaction cannot be told from Via, From and CSeq".into(),
-            );
+            return self.refuse(flow, 400, "the transaction cannot be told from Via, From and CSeq".into());
         };
         if message.method() == Method::Ack {
             return self.on_ack(message, flow, &identity, ctx);
@@ -165,7 +147,7 @@ impl Endpoint {
 
     fn is_full(&self, identity: &Identity) -> bool {
         let same = self.branches.get(&identity.branch).map_or(0, SmallVec::len);
-        same >= MAX_SAME_BRANCH || self.servers.len() >= self.config.max_transactions
+        same >= MAX_SAME_BRANCH || self.servers.len() - self.lingering.servers >= self.config.max_transactions
     }
 
     fn open(&mut self, message: &Message, ways: Ways, identity: Identity, now: Time) -> u64 {
@@ -189,6 +171,7 @@ impl Endpoint {
             invite: is_invite.then(|| Box::new(message.clone())),
             to_tag: None,
             internal: method == Method::Cancel,
+            lingers: false,
             armed: None,
         };
         self.servers.insert(id, slot);
@@ -234,11 +217,7 @@ impl Endpoint {
     }
 
     fn repeat_answer(&mut self, id: u64, ctx: &mut Ctx<'_>) {
-        let Some((reply, last)) = self
-            .servers
-            .get(&id)
-            .and_then(|s| Some((s.ways.reply, s.last.clone()?)))
-        else {
+        let Some((reply, last)) = self.servers.get(&id).and_then(|s| Some((s.ways.reply, s.last.clone()?))) else {
             return;
         };
         self.counters.resent += 1;
@@ -277,11 +256,7 @@ impl Endpoint {
         }
         self.respond(ServerTx(id), Message::response(&message, 200, Some(&tag)), ctx);
         if let Some(invite) = invite.filter(|_| pending) {
-            self.events.push_back(SipEvent::Cancel {
-                invite: ServerTx(invite),
-                message,
-                flow,
-            });
+            self.events.push_back(SipEvent::Cancel { invite: ServerTx(invite), message, flow });
         }
     }
 
@@ -300,11 +275,7 @@ impl Endpoint {
             return self.counters.dropped("late-answer");
         }
         if slot.is_invite() && status > 100 && slot.to_tag.is_none() {
-            slot.to_tag = response
-                .first::<To<'_>>()
-                .ok()
-                .flatten()
-                .and_then(|to| to.tag().map(str::to_owned));
+            slot.to_tag = response.first::<To<'_>>().ok().flatten().and_then(|to| to.tag().map(str::to_owned));
         }
         if slot.is_answered() || status > 100 {
             slot.invite = None;
@@ -331,17 +302,11 @@ impl Endpoint {
 
     /// Without a transaction: the same request gets the same answer, tag included (RFC 3261 8.2.7).
     fn answer_statelessly(&mut self, request: &Message, status: u16, reply: Flow, ctx: &mut Ctx<'_>) {
-        let present = [Name::From, Name::To, Name::CallId, Name::CSeq]
-            .iter()
-            .all(|name| request.has(*name));
+        let present = [Name::From, Name::To, Name::CallId, Name::CSeq].iter().all(|name| request.has(*name));
         if request.method() == Method::Ack || !present {
             return;
         }
-        let tag = format!(
-            "{}{:x}",
-            self.mark,
-            fnv(request.raw(Name::Via).next().unwrap_or_default())
-        );
+        let tag = format!("{}{:x}", self.mark, fnv(request.raw(Name::Via).next().unwrap_or_default()));
         let mut response = Message::response(request, status, Some(&tag));
         if status == 503 {
             response.set(Name::RetryAfter, 5 + ctx.rng.below(10));
@@ -399,10 +364,7 @@ impl Endpoint {
 
     fn lose(&mut self, id: u64, cause: ClientFailure) {
         if self.servers.get(&id).is_some_and(|slot| !slot.internal) {
-            self.events.push_back(SipEvent::Undelivered {
-                tx: ServerTx(id),
-                cause,
-            });
+            self.events.push_back(SipEvent::Undelivered { tx: ServerTx(id), cause });
         }
         self.free_server(id);
     }
@@ -413,17 +375,21 @@ impl Endpoint {
         let deadline = slot.deadline();
         // Timer I is zero on a reliable transport.
         if slot.is_answered() && deadline.is_some_and(|at| at <= now) {
-            self.free_server(id);
-        } else {
-            Self::arm(&mut self.timers, &mut slot.armed, deadline, Key::Server(id));
+            return self.free_server(id);
+        }
+        Self::arm(&mut self.timers, &mut slot.armed, deadline, Key::Server(id));
+        if slot.is_answered() && !slot.is_invite() && !slot.lingers {
+            slot.lingers = true;
+            self.linger(Key::Server(id));
         }
     }
 
-    fn free_server(&mut self, id: u64) {
+    pub(super) fn free_server(&mut self, id: u64) {
         let Some(mut slot) = self.servers.remove(&id) else {
             return;
         };
         Self::arm(&mut self.timers, &mut slot.armed, None, Key::Server(id));
+        self.lingering.servers -= usize::from(slot.lingers);
         self.unbind(&slot.ways.reply, Key::Server(id));
         if let Some(same) = self.branches.get_mut(&slot.branch) {
             same.retain(|other| *other != id);
@@ -436,7 +402,5 @@ impl Endpoint {
 
 /// FNV-1a.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }

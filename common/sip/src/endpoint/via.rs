@@ -74,12 +74,7 @@ pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<Ways> 
         Transport::Udp => (Flow::udp(flow.local, back), None),
         Transport::Tcp => (*flow, Some(Flow::tcp(SocketAddr::new(flow.local.ip(), 0), back))),
     };
-    Some(Ways {
-        flow: *flow,
-        reply,
-        forced: false,
-        fallback,
-    })
+    Some(Ways { flow: *flow, reply, forced: false, fallback })
 }
 
 fn write_param(out: &mut String, name: &str, value: Option<&str>) {
@@ -94,11 +89,7 @@ fn write_param(out: &mut String, name: &str, value: Option<&str>) {
 /// Where a response goes that we only have the Via of (RFC 3261 18.2.2): addresses only, no names.
 pub(super) fn response_flow(response: &Message, local: SocketAddr) -> Option<Flow> {
     let via: Via<'_> = response.first().ok().flatten()?;
-    let ip = via
-        .params
-        .value("received")
-        .and_then(parse_ip)
-        .or_else(|| parse_ip(via.host))?;
+    let ip = via.params.value("received").and_then(parse_ip).or_else(|| parse_ip(via.host))?;
     let rport = via.params.value("rport").and_then(|p| p.parse::<u16>().ok());
     let port = rport.or(via.port).unwrap_or(SIP_PORT);
     if ip.is_ipv4() != local.is_ipv4() || unusable(ip) {

@@ -63,20 +63,13 @@ impl Client {
 
     pub fn on_timer(&mut self, now: Time) -> ClientDue {
         if self.end_at <= now {
-            return if self.state == State::Completed {
-                ClientDue::Ended
-            } else {
-                ClientDue::TimedOut
-            };
+            return if self.state == State::Completed { ClientDue::Ended } else { ClientDue::TimedOut };
         }
         if !due(self.resend_at, now) {
             return ClientDue::Nothing;
         }
-        self.interval = if self.state == State::Proceeding {
-            self.timers.t2
-        } else {
-            (self.interval * 2).min(self.timers.t2)
-        };
+        self.interval =
+            if self.state == State::Proceeding { self.timers.t2 } else { (self.interval * 2).min(self.timers.t2) };
         self.resend_at = Some(now + self.interval);
         ClientDue::Resend
     }
@@ -105,10 +98,7 @@ mod tests {
     #[test]
     fn timer_e_doubles_up_to_t2_and_timer_f_ends_it() {
         let (resent, end, how) = run(Client::start(SipTimers::CORE, false, T0));
-        assert_eq!(
-            resent,
-            [500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]
-        );
+        assert_eq!(resent, [500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
         assert_eq!((end, how), (32_000, ClientDue::TimedOut));
     }
 

@@ -26,17 +26,10 @@ pub struct SipTimers {
 
 impl SipTimers {
     /// RFC 3261: T1 500 ms, T2 4 s, T4 5 s.
-    pub const CORE: Self = Self {
-        t1: Duration::from_millis(500),
-        t2: Duration::from_secs(4),
-        t4: Duration::from_secs(5),
-    };
+    pub const CORE: Self =
+        Self { t1: Duration::from_millis(500), t2: Duration::from_secs(4), t4: Duration::from_secs(5) };
     /// TS 24.229 7.7 towards a UE: T1 2 s, T2 16 s, T4 17 s.
-    pub const UE: Self = Self {
-        t1: Duration::from_secs(2),
-        t2: Duration::from_secs(16),
-        t4: Duration::from_secs(17),
-    };
+    pub const UE: Self = Self { t1: Duration::from_secs(2), t2: Duration::from_secs(16), t4: Duration::from_secs(17) };
 
     /// Timers B, F, H, J, L and M.
     pub fn t1_64(&self) -> Duration {

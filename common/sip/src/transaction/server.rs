@@ -23,12 +23,7 @@ pub struct Server {
 impl Server {
     /// `patience`: for how long an answer is waited for; the client has given up long before.
     pub fn start(timers: SipTimers, reliable: bool, patience: Duration, now: Time) -> Self {
-        Self {
-            state: State::Trying,
-            timers,
-            reliable,
-            end_at: now + patience,
-        }
+        Self { state: State::Trying, timers, reliable, end_at: now + patience }
     }
 
     pub fn state(&self) -> State {
@@ -56,12 +51,7 @@ impl Server {
                 self.state = State::Completed;
                 // Timer J is zero on a reliable transport, yet for T1 a transport error must still find the answer
                 // (RFC 3261 18.2.2: a new connection is opened when the old one is gone).
-                self.end_at = now
-                    + if self.reliable {
-                        self.timers.t1
-                    } else {
-                        self.timers.t1_64()
-                    };
+                self.end_at = now + if self.reliable { self.timers.t1 } else { self.timers.t1_64() };
                 true
             }
         }

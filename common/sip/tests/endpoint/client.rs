@@ -351,6 +351,9 @@ fn the_snapshot_counts() {
     assert_eq!(snapshot["sent"]["REGISTER"], 1);
     assert_eq!(snapshot["received"]["REGISTER 401"], 2);
     assert_eq!(snapshot["retransmissions"], serde_json::json!({ "sent": 1, "received": 1 }));
-    assert_eq!(snapshot["transactions"], serde_json::json!({ "server": 0, "client": 1, "requests": 0 }));
+    assert_eq!(
+        snapshot["transactions"],
+        serde_json::json!({ "server": 0, "client": 1, "requests": 0, "lingering": 1 })
+    );
     assert_eq!(whats(&lab.sent()), ["REGISTER"]);
 }

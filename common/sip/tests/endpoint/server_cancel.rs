@@ -82,18 +82,9 @@ fn inside_an_sa_the_answer_to_the_cancel_leaves_where_those_to_the_invite_do() {
 #[test]
 fn inside_an_sa_the_answers_that_the_endpoint_gives_by_itself_leave_outward_too() {
     let mut lab = Lab::new();
-    let (arrived, inside) = (
-        udp("10.0.0.1:6100", "10.0.0.9:6101"),
-        udp("10.0.0.1:6101", "10.0.0.9:6102"),
-    );
-    for message in [
-        text("CANCEL", VIA, ""),
-        text("OPTIONS", VIA, "").replace("7 OPTIONS", "7 BYE"),
-    ] {
-        let packet = Packet {
-            flow: arrived,
-            bytes: message.into(),
-        };
+    let (arrived, inside) = (udp("10.0.0.1:6100", "10.0.0.9:6101"), udp("10.0.0.1:6101", "10.0.0.9:6102"));
+    for message in [text("CANCEL", VIA, ""), text("OPTIONS", VIA, "").replace("7 OPTIONS", "7 BYE")] {
+        let packet = Packet { flow: arrived, bytes: message.into() };
         lab.go(|endpoint, ctx| endpoint.on_protected_packet(packet, inside, ctx));
         assert_eq!(lab.sent_one().flow, inside);
     }
