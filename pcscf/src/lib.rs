@@ -1,1 +1,412 @@
-//! TBD
+//! Proxy-CSCF: the first IMS node that a handset meets (TS 24.229 5.2, TS 33.203 7).
+//!
+//! It carries REGISTERs to the home network and back, makes the security associations that protect everything after
+//! the challenge, and is the only one that knows how a UE is reached. See [`register`] for the procedure by clauses.
+
+mod agreement;
+mod auth_params;
+mod charging;
+pub mod config;
+pub mod contacts;
+pub mod error;
+mod register;
+pub mod sa;
+mod sec_agree;
+
+pub use config::Config;
+pub use error::Refusal;
+
+use crate::agreement::Waiting;
+use crate::config::Policy;
+use crate::contacts::{Access, Contacts, RegId, Registration};
+use crate::register::{Forwarded, Inbound};
+use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
+use ims_core::config::ConfigError;
+use ims_core::time::earliest;
+use ims_core::{Action, Command, ConnId, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
+use ims_sip::endpoint::{ClientTx, EndpointConfig, LocateConfig, SipEvent, SipTimers};
+use ims_sip::{Endpoint, Message, Method, Name};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tracing::{debug, info, warn};
+
+/// A snapshot lists no more registrations than this; it always counts them all.
+const MOST_LISTED: usize = 1000;
+
+/// The node: its fields are all the state there is.
+pub struct Pcscf {
+    config: Config,
+    ports: Ports,
+    /// Transactions with UEs and with the core.
+    sip: Endpoint,
+    /// Who is registered, or about to be.
+    contacts: Contacts,
+    /// Their security associations.
+    sets: SaTable,
+    /// REGISTERs on their way through the core.
+    forwarded: BTreeMap<ClientTx, Forwarded>,
+    /// What the kernel was asked.
+    waiting: BTreeMap<RequestId, Waiting>,
+    timers: Timers<Timer>,
+    /// How often each thing was refused or dropped.
+    refusals: BTreeMap<&'static str, u64>,
+    next_request: u64,
+    /// The operator has been told that the kernel has no ESP.
+    told_no_esp: bool,
+    /// The set that the packet at hand came by.
+    current: Option<SetId>,
+    /// Of the last event, for the snapshot.
+    now: Time,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// A set reaches the end of its lifetime.
+    Set(SetId),
+    /// A binding of this registration expires.
+    Registration(RegId),
+    /// The kernel has not answered.
+    Waiting(RequestId),
+}
+
+/// How anything leaves to a UE: the flow, and what Via says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Egress {
+    pub flow: Flow,
+    pub sent_by: String,
+}
+
+impl Pcscf {
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        let t = &config.timers;
+        let sip = Endpoint::new(EndpointConfig {
+            core: SipTimers { t1: t.core_t1.0, t2: t.core_t2.0, t4: t.core_t4.0 },
+            ue: SipTimers { t1: t.ue_t1.0, t2: t.ue_t2.0, t4: t.ue_t4.0 },
+            local: config.mw.listen,
+            sent_by: format!("{}:{}", config.host, config.mw.listen.port()),
+            udp_limit: config.mw.udp_limit,
+            hops: config.static_hops()?,
+            max_transactions: config.limits.max_transactions,
+            server_location: LocateConfig::default(),
+        });
+        let ports =
+            Ports { server: config.gm.protected_server_port, client: config.gm.protected_client_ports.0.clone() };
+        Ok(Self {
+            config,
+            ports,
+            sip,
+            contacts: Contacts::default(),
+            sets: SaTable::default(),
+            forwarded: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            timers: Timers::default(),
+            refusals: BTreeMap::new(),
+            next_request: 0,
+            told_no_esp: false,
+            current: None,
+            now: Time::EPOCH,
+        })
+    }
+
+    /// What reaches the endpoint: over a protected port only what belongs to a live set, and never in clear what a UE
+    /// with SAs should have sent inside them (TS 33.203 7.1).
+    fn on_packet(&mut self, packet: Packet, ctx: &mut Ctx<'_>) {
+        let Flow { local, remote, .. } = packet.flow;
+        if self.config.is_protected(local) {
+            let Some(id) = self.sets.live(remote, local) else { return self.count("no_live_sa") };
+            self.current = Some(id);
+            if let Some(held) = self.sets.by_id_mut(id)
+                && held.state == (State::Proposed { used: false })
+            {
+                held.state = State::Proposed { used: true };
+            }
+        } else if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
+            return self.count("clear_from_protected_port");
+        }
+        self.sip.on_packet(packet, ctx);
+    }
+
+    fn on_flow_closed(&mut self, conn: ConnId, ctx: &mut Ctx<'_>) {
+        self.contacts.closed(conn);
+        let pending = self.forwarded.values_mut().map(|f| &mut f.from);
+        for from in pending.chain(self.waiting.values_mut().filter_map(Waiting::inbound)) {
+            if from.flow.conn == Some(conn) && from.set.is_some() {
+                from.flow.conn = None;
+            }
+        }
+        self.sip.on_flow_closed(conn, ctx);
+    }
+
+    fn drain(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(event) = self.sip.next_event() {
+            match event {
+                SipEvent::Request { tx, message, flow } => {
+                    let set = self.config.is_protected(flow.local).then(|| self.sets.live(flow.remote, flow.local));
+                    self.on_request(Inbound { tx, flow, set: set.flatten() }, &message, ctx);
+                }
+                SipEvent::Response { tx, message, .. } => self.on_response(tx, message, ctx),
+                SipEvent::Failed { tx, cause } => self.on_failed(tx, cause, ctx),
+                // No session passes here yet: nothing that an ACK, a CANCEL or a late answer could belong to.
+                SipEvent::Ack { .. } | SipEvent::Cancel { .. } => {}
+                SipEvent::Stray { .. } => self.count("stray_response"),
+                SipEvent::Undelivered { .. } => self.count("undelivered"),
+                SipEvent::Refused { flow, status, reason } => {
+                    self.count("sip_refused");
+                    debug!(from = %flow.remote, status, reason, "message refused");
+                }
+            }
+        }
+    }
+
+    fn on_request(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) {
+        if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
+            self.sip.set_reply_flow(from.tx, held.answer(from.flow));
+        }
+        let result = match (self.config.is_gm(from.flow.local), message.method()) {
+            (true, Method::Register) => self.on_register(from, message, ctx),
+            (true, method) => self.on_ue_request(from, method, message, ctx),
+            (false, Method::Register) => Err(Refusal::RegisterFromCore),
+            (false, method) => self.on_core_request(from, method, message, ctx),
+        };
+        if let Err(refusal) = result {
+            self.refuse(from, message, &refusal, ctx);
+        }
+    }
+
+    /// Anything but REGISTER from a UE: only from a registered one (TS 24.229 5.2.6.3).
+    fn on_ue_request(
+        &mut self,
+        from: Inbound,
+        method: Method<'_>,
+        message: &Message,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
+        let registered = match from.set.and_then(|id| self.sets.by_id(id)) {
+            Some(held) => self.contacts.by_id(held.registration).is_some_and(Registration::is_registered),
+            None => self.contacts.by_clear_remote(from.flow.remote).next().is_some(),
+        };
+        match method {
+            _ if !registered => Err(Refusal::RegisterFirst { method: method.to_string() }),
+            Method::Options if self.is_for_us(message) => self.answer_options(from, message, ctx),
+            method => Err(Refusal::NotYet { method: method.to_string() }),
+        }
+    }
+
+    fn on_core_request(
+        &mut self,
+        from: Inbound,
+        method: Method<'_>,
+        message: &Message,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
+        let route = message.first::<ims_sip::headers::Route>().map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let token = route.and_then(|r| ims_core::uri::Uri::parse(r.uri).ok()?.user());
+        match (token.map(|t| self.contacts.by_token(t)), method) {
+            (None, Method::Options) if self.is_for_us(message) => self.answer_options(from, message, ctx),
+            (Some(Some(_)), method) => Err(Refusal::NotYet { method: method.to_string() }),
+            _ => Err(Refusal::NoSuchUe),
+        }
+    }
+
+    /// Whether the Request-URI names this P-CSCF.
+    fn is_for_us(&self, message: &Message) -> bool {
+        let Ok(uri) = ims_core::uri::Uri::parse(message.uri()) else { return false };
+        let ours = |ip| self.config.gm.addresses.contains(&ip) || self.config.mw.listen.ip() == ip;
+        uri.user().is_none() && (uri.host().eq_ignore_ascii_case(&self.config.host) || uri.host_ip().is_some_and(ours))
+    }
+
+    fn answer_options(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let mut ok = Message::response(message, 200, Some(&ctx.rng.token(10)));
+        ok.set_named("Allow", "REGISTER, OPTIONS");
+        if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
+            ok.set(Name::Contact, format_args!("<sip:{}>", held.sent_by()));
+        }
+        self.respond(from, ok, ctx);
+        Ok(())
+    }
+
+    /// The one place that answers, counts and logs a refusal.
+    fn refuse(&mut self, from: Inbound, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
+        self.count(refusal.name());
+        let (status, name) = (refusal.status(), refusal.name());
+        match status {
+            500.. => warn!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
+            _ => info!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
+        }
+        let mut answer = Message::response_with_reason(request, status, refusal.reason(), Some(&ctx.rng.token(10)));
+        if matches!(status, 421 | 494) {
+            answer.push_back(Name::Require, "sec-agree");
+            answer.push_back(Name::SecurityServer, sec_agree::acceptable(&self.config.security));
+        }
+        if status == 503 {
+            answer.push_back(Name::RetryAfter, 60);
+        }
+        self.respond(from, answer, ctx);
+    }
+
+    /// Answers on the SA set, or the flow, that the request came by.
+    fn respond(&mut self, from: Inbound, answer: Message, ctx: &mut Ctx<'_>) {
+        if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
+            self.sip.set_reply_flow(from.tx, held.answer(from.flow));
+        }
+        self.sip.respond(from.tx, answer, ctx);
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.refusals.entry(name).or_default() += 1;
+    }
+
+    /// How a registered UE is reached: over its newest confirmed set, from port_pc to port_us, or over the connection
+    /// that it opened. Only a UE without SAs is reached in clear.
+    pub fn egress(&self, token: &str) -> Option<Egress> {
+        let registration = self.contacts.by_id(self.contacts.by_token(token)?)?;
+        match &registration.access {
+            Access::Clear { flow } => {
+                Some(Egress { flow: *flow, sent_by: format!("{}:{}", ims_core::uri::host_of(flow.local.ip()), flow.local.port()) })
+            }
+            Access::Protected { transport, conn, .. } => {
+                let held = self.egress_set(registration)?;
+                let outward = held.outward(*transport);
+                // The connection of the UE ends in its port_uc and our port_ps.
+                let flow = match conn {
+                    Some(conn) if *transport == Transport::Tcp => Flow {
+                        conn: Some(*conn),
+                        local: SocketAddr::new(held.set.pcscf, held.set.port_ps),
+                        remote: SocketAddr::new(held.set.ue, held.set.port_uc),
+                        ..outward
+                    },
+                    _ => outward,
+                };
+                Some(Egress { flow, sent_by: held.sent_by() })
+            }
+        }
+    }
+
+    fn egress_set(&self, registration: &Registration) -> Option<&HeldSet> {
+        let rank = |held: &&HeldSet| match held.state {
+            State::Active => 2,
+            State::Retiring => 1,
+            State::Proposed { .. } | State::Installing => 0,
+        };
+        // Among equals, `max_by_key` takes the last: the newest.
+        registration.sets().filter_map(|id| self.sets.by_id(id)).max_by_key(rank)
+    }
+
+    /// The last look at everything that leaves: from a protected port only over a live set, and nothing in clear to a
+    /// protected port of a UE.
+    fn guard(&mut self, first: usize, ctx: &mut Ctx<'_>) {
+        let fresh = ctx.actions.split_off(first);
+        for action in fresh {
+            match action {
+                Action::SendSip { flow, bytes, tag } => match self.way_out(flow) {
+                    Some(flow) => ctx.act(Action::SendSip { flow, bytes, tag }),
+                    None => self.count("withheld"),
+                },
+                other => ctx.act(other),
+            }
+        }
+    }
+
+    fn way_out(&self, flow: Flow) -> Option<Flow> {
+        if self.config.is_protected(flow.local) {
+            let came_by = self.current.filter(|id| {
+                self.sets.by_id(*id).is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
+            });
+            let id = self.sets.live(flow.remote, flow.local).or(came_by)?;
+            return self.sets.by_id(id).map(|held| held.answer(flow));
+        }
+        (!self.config.is_gm(flow.local) || !self.sets.is_ue_port(flow.remote)).then_some(flow)
+    }
+
+    fn on_command(command: &Command, snapshot: impl FnOnce() -> Value) -> Result<Value, Problem> {
+        match command.call.as_str() {
+            "status" => Ok(snapshot()),
+            other => Err(Problem::not_found(format!("the P-CSCF has no command {other}"))),
+        }
+    }
+}
+
+impl Node for Pcscf {
+    fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
+        let first = ctx.actions.len();
+        self.now = ctx.now;
+        match event {
+            Event::Start => self.announce(),
+            Event::Sip(packet) => self.on_packet(packet, ctx),
+            Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
+            Event::FlowClosed(conn) => self.on_flow_closed(conn, ctx),
+            Event::Dns { id, answer } => drop(self.sip.on_dns(id, answer, ctx)),
+            Event::Sa { id, result } => self.on_sa(id, result, ctx),
+            Event::SaExpired(expiry) => self.on_sa_expired(expiry, ctx),
+            Event::Timeout => self.sip.on_timeout(ctx),
+            Event::Command(command) => {
+                let result = Self::on_command(&command, || self.snapshot());
+                ctx.act(Action::Reply { id: command.id, result });
+            }
+            Event::LinkUp { .. } | Event::LinkDown { .. } | Event::Diameter { .. } | Event::Stored { .. } => {}
+        }
+        self.expire(ctx);
+        self.drain(ctx);
+        self.guard(first, ctx);
+        self.current = None;
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        earliest(self.sip.deadline(), self.timers.next())
+    }
+
+    fn snapshot(&self) -> Value {
+        let listed = self.contacts.all().filter(|(_, r)| r.is_registered()).take(MOST_LISTED);
+        let registrations: Vec<Value> = listed.flat_map(|(_, r)| self.describe(r)).collect();
+        json!({
+            "role": "pcscf",
+            "registrations": registrations,
+            "registered": self.contacts.all().filter(|(_, r)| r.is_registered()).count(),
+            "authenticating": self.contacts.all().filter(|(_, r)| !r.is_registered()).count(),
+            "sa_sets": self.sets.len(),
+            "forwarded": self.forwarded.len(),
+            "waiting": self.waiting.values().map(Waiting::describe).take(MOST_LISTED).collect::<Vec<_>>(),
+            "policy": format!("{:?}", self.config.security.policy).to_lowercase(),
+            "esp": !self.told_no_esp && self.config.security.policy != Policy::Never,
+            "refusals": self.refusals,
+            "sip": self.sip.snapshot(),
+        })
+    }
+}
+
+impl Pcscf {
+    fn announce(&self) {
+        let gm = &self.config.gm;
+        info!(addresses = ?gm.addresses, port = gm.port, protected = gm.protected_server_port, "P-CSCF is up");
+    }
+
+    fn describe(&self, registration: &Registration) -> Vec<Value> {
+        let sa = self.egress_set(registration).map(|held| {
+            let s = &held.set;
+            json!({
+                "suite": format!("{}/{}", s.suite.alg.token(), s.suite.ealg.token()),
+                "state": held.state.name(),
+                "expires_in_s": held.until.since(self.now).as_secs(),
+                "spi_uc": s.spi_uc, "spi_us": s.spi_us, "spi_pc": s.spi_pc, "spi_ps": s.spi_ps,
+                "port_uc": s.port_uc, "port_us": s.port_us, "port_pc": s.port_pc, "port_ps": s.port_ps,
+                "sets": registration.sets().count(),
+            })
+        });
+        let entry = |(impu, b): (&ims_core::Impu, &contacts::Binding)| {
+            json!({
+                "impi": registration.impi.as_str(),
+                "impu": impu.as_str(),
+                "associated": b.associated,
+                "contact": b.contact,
+                "ue": registration.ue.to_string(),
+                "transport": registration.transport().to_string(),
+                "service_route": b.service_route,
+                "expires_in_s": b.expires.since(self.now).as_secs(),
+                "sa": sa,
+            })
+        };
+        registration.bindings.iter().map(entry).collect()
+    }
+}

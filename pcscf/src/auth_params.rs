@@ -1,0 +1,180 @@
+//! The parameters of Authorization and WWW-Authenticate that only the network may see or set: `integrity-protected`
+//! towards the S-CSCF, `ck` and `ik` towards us (TS 24.229 7.2A.1, 7.2A.2). Everything else stays as it was written.
+
+use ims_core::Secret;
+use ims_core::sa::SaKeys;
+use ims_sip::{Message, Name};
+
+/// Says in every Authorization whether the request came over an SA; what the UE said about it is gone.
+pub fn set_integrity_protected(message: &mut Message, protected: bool) {
+    let values = texts(message, Name::Authorization);
+    if values.is_empty() {
+        return;
+    }
+    let said = if protected { "yes" } else { "no" };
+    message.remove(Name::Authorization);
+    for value in values {
+        let kept = without(&value, &["integrity-protected"]);
+        // A scheme without parameters, or one that is no Digest, has nothing to be added to.
+        match pieces(&kept).next().is_some_and(|p| p.contains('=')) {
+            true => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
+            false => message.push_back(Name::Authorization, kept),
+        }
+    }
+}
+
+/// Takes every `ck` and `ik` out of a response, and gives the first complete pair. A header that cannot be read goes
+/// altogether: better no challenge than a key in the open.
+pub fn take_keys(response: &mut Message) -> Option<SaKeys> {
+    let mut keys = None;
+    for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+        if !response.has(name) {
+            continue;
+        }
+        let values = texts(response, name);
+        response.remove(name);
+        for value in values {
+            let key = |wanted| value_of(&value, wanted).and_then(|hex| Secret::<16>::from_hex(&hex));
+            if let (None, Some(ck), Some(ik)) = (&keys, key("ck"), key("ik")) {
+                keys = Some(SaKeys { ck, ik });
+            }
+            response.push_back(name, without(&value, &["ck", "ik"]));
+        }
+    }
+    keys
+}
+
+/// The nonce of the first challenge.
+pub fn nonce(response: &Message) -> Option<String> {
+    texts(response, Name::WwwAuthenticate).iter().find_map(|v| value_of(v, "nonce"))
+}
+
+/// A parameter of the first Authorization.
+pub fn credential(request: &Message, name: &str) -> Option<String> {
+    texts(request, Name::Authorization).first().and_then(|v| value_of(v, name))
+}
+
+fn texts(message: &Message, name: Name) -> Vec<String> {
+    let text = |raw: &[u8]| std::str::from_utf8(raw).ok().map(|t| t.replace("\r\n", ""));
+    message.raw(name).filter_map(text).collect()
+}
+
+/// `Scheme a=1, b="x,y"` cut at the commas that stand outside quotes.
+pub(crate) fn pieces(value: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    value.split(move |c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' => return !quoted,
+            _ => {}
+        }
+        false
+    })
+}
+
+/// The parameter that a piece holds, and the scheme that may stand before it.
+fn split_piece(piece: &str) -> (Option<&str>, &str) {
+    let piece = piece.trim();
+    let head = piece.split_once('=').map_or(piece, |(name, _)| name).trim_end();
+    match head.rsplit_once(|c: char| c.is_ascii_whitespace()) {
+        Some((scheme, _)) => (Some(scheme.trim_end()), piece.get(scheme.len()..).unwrap_or("").trim_start()),
+        None => (None, piece),
+    }
+}
+
+fn value_of(value: &str, wanted: &str) -> Option<String> {
+    pieces(value).find_map(|piece| {
+        let (name, text) = split_piece(piece).1.split_once('=')?;
+        let text = text.trim();
+        let text = text.strip_prefix('"').map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
+        name.trim().eq_ignore_ascii_case(wanted).then(|| text.replace('\\', ""))
+    })
+}
+
+fn without(value: &str, unwanted: &[&str]) -> String {
+    let mut out = String::with_capacity(value.len());
+    let mut fresh = true;
+    for piece in pieces(value) {
+        let (scheme, parameter) = split_piece(piece);
+        if let Some(scheme) = scheme {
+            out.push_str(if out.is_empty() { "" } else { "," });
+            out.push_str(scheme);
+            out.push(' ');
+            fresh = true;
+        }
+        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name).trim();
+        if parameter.is_empty() || unwanted.iter().any(|u| u.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        out.push_str(if fresh { "" } else { "," });
+        out.push_str(parameter);
+        fresh = false;
+    }
+    out.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn parameters_go_wherever_they_stand() {
+        let gone = |v| without(v, &["ck", "ik"]);
+        assert_eq!(gone("Digest ck=\"00\",realm=\"a,b\", ik=\"11\" , nonce=\"n==\""), "Digest realm=\"a,b\",nonce=\"n==\"");
+        assert_eq!(gone("Digest realm=\"x\",CK=00,IK = \"11\""), "Digest realm=\"x\"");
+        assert_eq!(gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""), "Digest ,Digest realm=\"b\"");
+        assert_eq!(gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""), "Digest realm=\"a\\\"ck=1,\"");
+        assert_eq!(gone("Bearer"), "Bearer");
+        assert_eq!(gone(""), "");
+    }
+
+    fn response(lines: &str) -> Message {
+        let text = format!(
+            "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP 192.0.2.7:5060;branch=z9hG4bKa\r\nFrom: <sip:a@ims.example>;tag=1\r\n\
+             To: <sip:a@ims.example>;tag=2\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\n{lines}Content-Length: 0\r\n\r\n"
+        );
+        Message::parse(Bytes::from(text)).unwrap()
+    }
+
+    #[test]
+    fn keys_are_taken_from_all_challenges() {
+        let mut r = response(
+            "WWW-Authenticate: Digest realm=\"i\",nonce=\"bm9uY2U=\",algorithm=AKAv1-MD5,qop=\"auth\",\
+             ck=\"00112233445566778899aabbccddeeff\",ik=\"ffeeddccbbaa99887766554433221100\"\r\n\
+             WWW-Authenticate: Digest realm=\"j\",CK=\"01\",ik=\"02\"\r\nProxy-Authenticate: Digest ck=\"03\"\r\n",
+        );
+        assert_eq!(nonce(&r).as_deref(), Some("bm9uY2U="));
+        let keys = take_keys(&mut r).unwrap();
+        assert_eq!(keys.ck.expose()[1], 0x11);
+        assert_eq!(keys.ik.expose()[0], 0xff);
+        let text = String::from_utf8(r.to_bytes().to_vec()).unwrap().to_ascii_lowercase();
+        assert!(!text.contains("ck=") && !text.contains("ik="), "{text}");
+        assert!(text.contains("nonce=\"bm9uy2u=\"") && text.contains("qop=\"auth\""));
+        assert!(take_keys(&mut response("")).is_none());
+        assert!(take_keys(&mut response("WWW-Authenticate: Digest ck=\"xy\",ik=\"z\"\r\n")).is_none());
+    }
+
+    #[test]
+    fn integrity_protected_is_ours_to_say() {
+        let request = |value: &str| {
+            Message::parse(Bytes::from(format!(
+                "REGISTER sip:i SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nFrom: <sip:a@i>;tag=1\r\nTo: <sip:a@i>\r\nCall-ID: c\r\n\
+                 CSeq: 1 REGISTER\r\nMax-Forwards: 70\r\n{value}Content-Length: 0\r\n\r\n"
+            )))
+            .unwrap()
+        };
+        let mut m = request("Authorization: Digest integrity-protected=\"yes\",username=\"u@i\",nonce=\"\",response=\"\"\r\n");
+        set_integrity_protected(&mut m, false);
+        assert_eq!(
+            m.text(Name::Authorization),
+            Some("Digest username=\"u@i\",nonce=\"\",response=\"\",integrity-protected=\"no\"")
+        );
+        assert_eq!(credential(&m, "USERNAME").as_deref(), Some("u@i"));
+        let mut none = request("");
+        set_integrity_protected(&mut none, true);
+        assert!(!none.has(Name::Authorization));
+    }
+}

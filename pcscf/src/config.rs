@@ -1,0 +1,382 @@
+//! The configuration of a P-CSCF (`configs/pcscf.toml`).
+
+use ims_core::config::{ConfigError, Span};
+use ims_core::sa::{AuthAlg, EncAlg, Suite};
+use ims_core::{SipListener, Wiring};
+use ims_sip::endpoint::SipTimers;
+use ims_sip::locate::{StaticHops, Target};
+use serde::{Deserialize, Deserializer};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+
+const DOMAIN: &str = "ims.mnc001.mcc001.3gppnetwork.org";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Host name of this P-CSCF as the core knows it: Path, Via towards the core, icid-generated-at.
+    pub host: String,
+    /// What P-Visited-Network-ID says (RFC 7315 4.3).
+    pub visited_network: String,
+    /// Home domains that a UE may register with here; empty: `visited_network` and the hosts of `next_hops`.
+    pub home_domains: Vec<String>,
+    /// Whether P-Access-Network-Info of a UE is passed on to the core; what only a network may write never is.
+    pub trust_access_network_info: bool,
+    /// The side of the handsets.
+    pub gm: Gm,
+    /// The side of the core.
+    pub mw: Mw,
+    /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:4060", in order of preference.
+    pub next_hops: BTreeMap<String, Vec<String>>,
+    /// Security agreement and IPsec.
+    pub security: Security,
+    pub timers: TimersConfig,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gm {
+    /// Addresses that handsets reach, IPv4 and IPv6. Each a real address: 0.0.0.0 and :: are refused.
+    pub addresses: Vec<IpAddr>,
+    /// Unprotected port for the first REGISTER, UDP and TCP.
+    pub port: u16,
+    /// port_ps: where protected requests of UEs arrive.
+    pub protected_server_port: u16,
+    /// port_pc: where protected requests to UEs leave from; another one at each re-authentication. "FIRST-LAST".
+    pub protected_client_ports: PortRange,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mw {
+    /// Address and port of the core side, UDP and TCP.
+    pub listen: SocketAddr,
+    /// Requests larger than this many bytes go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
+    pub udp_limit: usize,
+}
+
+/// What becomes of a UE that does not agree on IPsec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// It is refused, and so is every UE while the kernel has no ESP.
+    Require,
+    /// It registers without protection.
+    Allow,
+    /// Nobody gets IPsec: for laboratories that want to read the traffic.
+    Never,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Security {
+    /// "require", "allow" or "never" IPsec.
+    pub policy: Policy,
+    /// Algorithms in order of preference, "ALG/EALG" in the words of TS 33.203 Annex H. A UE gets the first that it
+    /// offers too and that the kernel has. hmac-md5-96 and des-ede3-cbc are known, but only used when named here.
+    pub preference: Vec<SuiteName>,
+    /// The q value in Security-Server, 0 to 1.
+    pub q: f32,
+    /// Refuse a UE whose Security-Client changed between the challenged REGISTER and the answer (TS 24.229 5.2.2.2):
+    /// somebody may have taken the strong algorithms off the first one.
+    pub compare_client: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimersConfig {
+    /// RFC 3261 timers towards the UE (TS 24.229 7.7).
+    pub ue_t1: Span,
+    pub ue_t2: Span,
+    pub ue_t4: Span,
+    /// RFC 3261 timers towards the core.
+    pub core_t1: Span,
+    pub core_t2: Span,
+    pub core_t4: Span,
+    /// Lifetime of an SA set from the challenge until its UE is authenticated: reg-await-auth of the S-CSCF.
+    pub await_auth: Span,
+    /// How much longer than the registration its SA set lives (TS 24.229 5.2.2.2).
+    pub sa_margin: Span,
+    /// How long a set that is no longer needed still carries answers: 64*T1 (TS 33.203 7.4).
+    pub sa_linger: Span,
+    /// How long the kernel may take to answer.
+    pub kernel_answer: Span,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// UEs that are registered or about to be.
+    pub max_registrations: usize,
+    /// REGISTERs on their way through the core or waiting for the kernel.
+    pub max_pending: usize,
+    /// Public identities that one UE may register one by one over one SA set.
+    pub max_identities: usize,
+    /// SIP transactions of both sides.
+    pub max_transactions: usize,
+}
+
+/// Ports in a row, written "6101-6108".
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortRange(pub RangeInclusive<u16>);
+
+/// A suite, written "hmac-sha-1-96/aes-cbc".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SuiteName(pub Suite);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host: format!("pcscf.{DOMAIN}"),
+            visited_network: DOMAIN.into(),
+            home_domains: Vec::new(),
+            trust_access_network_info: true,
+            gm: Gm::default(),
+            mw: Mw::default(),
+            next_hops: BTreeMap::from([(DOMAIN.to_owned(), vec!["udp:127.0.0.1:4060".to_owned()])]),
+            security: Security::default(),
+            timers: TimersConfig::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Gm {
+    fn default() -> Self {
+        Self {
+            addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            port: 5060,
+            protected_server_port: 6100,
+            protected_client_ports: PortRange(6101..=6108),
+        }
+    }
+}
+
+impl Default for Mw {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5070)), udp_limit: 1300 }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        let suite = |alg, ealg| SuiteName(Suite { alg, ealg });
+        Self {
+            policy: Policy::Allow,
+            preference: vec![
+                suite(AuthAlg::HmacSha1_96, EncAlg::AesCbc),
+                suite(AuthAlg::Null, EncAlg::AesGcm),
+                suite(AuthAlg::HmacSha1_96, EncAlg::Null),
+                suite(AuthAlg::AesGmac, EncAlg::Null),
+            ],
+            q: 0.1,
+            compare_client: true,
+        }
+    }
+}
+
+impl Default for TimersConfig {
+    fn default() -> Self {
+        Self {
+            ue_t1: Span(SipTimers::UE.t1),
+            ue_t2: Span(SipTimers::UE.t2),
+            ue_t4: Span(SipTimers::UE.t4),
+            core_t1: Span(SipTimers::CORE.t1),
+            core_t2: Span(SipTimers::CORE.t2),
+            core_t4: Span(SipTimers::CORE.t4),
+            await_auth: Span::secs(240),
+            sa_margin: Span::secs(30),
+            sa_linger: Span::secs(128),
+            kernel_answer: Span::secs(5),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_registrations: 100_000, max_pending: 20_000, max_identities: 16, max_transactions: 100_000 }
+    }
+}
+
+impl Config {
+    /// One unprotected and all protected listeners for each address of the handset side, and one for the core side.
+    pub fn wiring(&self) -> Wiring {
+        let mut sip = vec![SipListener::open(self.mw.listen)];
+        for ip in &self.gm.addresses {
+            sip.push(SipListener::open(SocketAddr::new(*ip, self.gm.port)));
+            if self.security.policy != Policy::Never {
+                sip.extend(self.gm.protected_ports().map(|port| SipListener::protected(SocketAddr::new(*ip, port))));
+            }
+        }
+        Wiring { sip, diameter: Vec::new() }
+    }
+
+    /// `[next_hops]` as the endpoint wants it.
+    pub fn static_hops(&self) -> Result<StaticHops, ConfigError> {
+        let mut hops = BTreeMap::new();
+        for (host, targets) in &self.next_hops {
+            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
+            match parsed {
+                Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
+                _ => return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:4060\""))),
+            };
+        }
+        Ok(StaticHops(hops))
+    }
+
+    /// Everything that can be wrong with a configuration by itself.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let name = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        };
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        refuse(!name(&self.host), "host: write the host name of the P-CSCF, such as pcscf.ims.example")?;
+        refuse(!name(&self.visited_network), "visited_network: write a domain name")?;
+        self.gm.check()?;
+        refuse(self.mw.listen.ip().is_unspecified(), "mw.listen: write an address of this machine, not 0.0.0.0")?;
+        refuse(
+            self.wiring().sip.iter().map(|l| l.addr).collect::<BTreeSet<_>>().len() != self.wiring().sip.len(),
+            "mw.listen: this address and port is in use on the side of the handsets",
+        )?;
+        let security = &self.security;
+        refuse(!(0.0..=1.0).contains(&security.q), "security.q: write a number from 0 to 1")?;
+        refuse(
+            security.preference.is_empty() && security.policy != Policy::Never,
+            "security.preference: name at least one suite, or set security.policy = \"never\"",
+        )?;
+        let t = &self.timers;
+        let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
+        refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
+        let l = &self.limits;
+        let limits = [l.max_registrations, l.max_pending, l.max_identities, l.max_transactions];
+        refuse(limits.contains(&0), "limits: none may be zero")?;
+        self.static_hops().map(drop)
+    }
+
+    /// Whether a UE may register with this domain here.
+    pub fn serves(&self, domain: &str) -> bool {
+        let same = |name: &String| name.eq_ignore_ascii_case(domain);
+        match self.home_domains.is_empty() {
+            true => same(&self.visited_network) || self.next_hops.keys().any(same),
+            false => self.home_domains.iter().any(same),
+        }
+    }
+
+    pub fn is_gm(&self, local: SocketAddr) -> bool {
+        local != self.mw.listen && self.gm.addresses.contains(&local.ip())
+    }
+
+    /// Whether this is one of the ports behind IPsec.
+    pub fn is_protected(&self, local: SocketAddr) -> bool {
+        self.is_gm(local) && self.gm.protected_ports().any(|p| p == local.port())
+    }
+}
+
+impl Gm {
+    /// port_ps, then every port_pc.
+    pub fn protected_ports(&self) -> impl Iterator<Item = u16> + use<> {
+        std::iter::once(self.protected_server_port).chain(self.protected_client_ports.0.clone())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        refuse(self.addresses.is_empty(), "gm.addresses: name at least one address that handsets reach")?;
+        refuse(
+            self.addresses.iter().any(IpAddr::is_unspecified),
+            "gm.addresses: 0.0.0.0 and :: do not work with IPsec; name the addresses of this machine",
+        )?;
+        let distinct: BTreeSet<_> = self.addresses.iter().collect();
+        refuse(distinct.len() != self.addresses.len(), "gm.addresses: an address stands there twice")?;
+        refuse(self.addresses.len() > 64, "gm.addresses: at most 64")?;
+        let pc = &self.protected_client_ports.0;
+        refuse(pc.is_empty() || pc.len() > 256 || *pc.start() == 0, "gm.protected_client_ports: 1 to 256 ports")?;
+        refuse(pc.len() < 3, "gm.protected_client_ports: a UE may hold three SA sets at once, so give at least 3")?;
+        let ports = [self.port, self.protected_server_port];
+        refuse(
+            ports.contains(&0) || ports[0] == ports[1] || ports.iter().any(|p| pc.contains(p)),
+            "gm: port, protected_server_port and protected_client_ports must all differ",
+        )
+    }
+}
+
+impl PortRange {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, last) = text.split_once('-')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last).then_some(Self(first..=last))
+    }
+}
+
+impl<'de> Deserialize<'de> for PortRange {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("'{text}' is no range: write 6101-6108")))
+    }
+}
+
+impl SuiteName {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (alg, ealg) = text.split_once('/')?;
+        let suite = Suite { alg: AuthAlg::from_token(alg.trim())?, ealg: EncAlg::from_token(ealg.trim())? };
+        suite.is_valid().then_some(Self(suite))
+    }
+}
+
+impl<'de> Deserialize<'de> for SuiteName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}' is no pair of algorithms: write hmac-sha-1-96/aes-cbc"))
+        })
+    }
+}
+
+fn invalid(reason: String) -> ConfigError {
+    ConfigError::Invalid { file: "pcscf".into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ims_core::config::parse;
+
+    #[test]
+    fn the_default_is_the_loopback_laboratory() {
+        let c = Config::default();
+        c.check().unwrap();
+        let wiring = c.wiring();
+        assert_eq!(wiring.sip.len(), 11);
+        assert_eq!(wiring.sip.iter().filter(|l| l.protected).count(), 9);
+        assert!(c.is_protected("127.0.0.1:6100".parse().unwrap()) && c.is_protected("127.0.0.1:6108".parse().unwrap()));
+        assert!(!c.is_protected("127.0.0.1:5060".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_sample_file_says_what_the_default_is() {
+        let text = include_str!("../../configs/pcscf.toml");
+        let sample: Config = parse("configs/pcscf.toml", text).unwrap();
+        sample.check().unwrap();
+        assert_eq!(format!("{sample:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |text: &str| match parse::<Config>("x", text).and_then(|c| c.check()) {
+            Err(e) => e.to_string(),
+            Ok(()) => panic!("accepted: {text}"),
+        };
+        assert!(wrong("gm.addresses = [\"0.0.0.0\"]").contains("gm.addresses"));
+        assert!(wrong("gm.addresses = []").contains("gm.addresses"));
+        assert!(wrong("gm.port = 6100").contains("must all differ"));
+        assert!(wrong("gm.protected_client_ports = \"6108-6101\"").contains("6101-6108"));
+        assert!(wrong("mw.listen = \"127.0.0.1:6105\"").contains("mw.listen"));
+        assert!(wrong("security.preference = [\"hmac-sha-1-96/aes-gcm\"]").contains("no pair of algorithms"));
+        assert!(wrong("security.preference = []").contains("security.preference"));
+        assert!(wrong("security.q = 2.0").contains("security.q"));
+        assert!(wrong("timers.await_auth = 0").contains("timers"));
+        assert!(wrong("typo = 1").contains("typo"));
+        assert!(wrong("host = \"a b\"").contains("host"));
+    }
+}

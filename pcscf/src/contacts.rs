@@ -1,0 +1,255 @@
+//! Who is registered through this P-CSCF. One [`Registration`] stands for one UE and owns everything that lives as
+//! long as it: SA sets, contact, Service-Route, identities, the token in Path (TS 24.229 5.2.2.1). Nothing in it has
+//! a clock of its own: the node asks when it ends.
+
+use crate::sa::SetId;
+use ims_core::{ConnId, Flow, Impi, Impu, Time, Transport};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct RegId(pub u64);
+
+/// One UE: authenticated, or about to be.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    pub impi: Impi,
+    /// Names this registration in Path: requests for the UE come back with it.
+    pub token: String,
+    /// The address of the UE, by which its packets come.
+    pub ue: IpAddr,
+    pub access: Access,
+    /// By the public identity of the REGISTER (To).
+    pub bindings: BTreeMap<Impu, Binding>,
+}
+
+/// How the UE is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Over IPsec, and in no other way. The newest set is the last; transport and connection are those of the last
+    /// REGISTER.
+    Protected { sets: BTreeSet<SetId>, transport: Transport, conn: Option<ConnId> },
+    /// Without protection, where the policy allows it: the flow of the last REGISTER.
+    Clear { flow: Flow },
+}
+
+/// What the S-CSCF granted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Binding {
+    /// The URI of the contact, as the UE wrote it.
+    pub contact: String,
+    /// `reg-id` of the contact (RFC 5626), when it has one.
+    pub reg_id: Option<String>,
+    /// Service-Route, whole and in order: the route of the UE's requests.
+    pub service_route: Vec<String>,
+    /// P-Associated-URI in order: the first is the default identity.
+    pub associated: Vec<String>,
+    pub expires: Time,
+}
+
+impl Registration {
+    pub fn expires(&self) -> Option<Time> {
+        self.bindings.values().map(|b| b.expires).max()
+    }
+
+    pub fn is_registered(&self) -> bool {
+        !self.bindings.is_empty()
+    }
+
+    pub fn sets(&self) -> impl DoubleEndedIterator<Item = SetId> + use<'_> {
+        let sets = match &self.access {
+            Access::Protected { sets, .. } => Some(sets),
+            Access::Clear { .. } => None,
+        };
+        sets.into_iter().flatten().copied()
+    }
+
+    pub fn is_protected(&self) -> bool {
+        matches!(self.access, Access::Protected { .. })
+    }
+
+    pub fn transport(&self) -> Transport {
+        match &self.access {
+            Access::Protected { transport, .. } => *transport,
+            Access::Clear { flow } => flow.transport,
+        }
+    }
+
+    /// Where packets of an unprotected UE come from.
+    fn clear_remote(&self) -> Option<SocketAddr> {
+        match &self.access {
+            Access::Clear { flow } => Some(flow.remote),
+            Access::Protected { .. } => None,
+        }
+    }
+
+    /// Whether a new registration of the same private identity takes the place of this one: the S-CSCF keeps several
+    /// contacts of one UE only when they are told apart by reg-id (TS 24.229 5.4.1.2.2).
+    pub fn gives_way_to(&self, ue: IpAddr, reg_id: Option<&str>) -> bool {
+        let same_flow = |b: &Binding| b.reg_id.as_deref() == reg_id;
+        self.ue == ue || reg_id.is_none() || self.bindings.values().all(same_flow)
+    }
+}
+
+/// All registrations of this P-CSCF. Sets are found in `sa::SaTable`, which names the registration.
+#[derive(Debug, Default)]
+pub struct Contacts {
+    registrations: BTreeMap<RegId, Registration>,
+    by_token: BTreeMap<String, RegId>,
+    by_impi: BTreeMap<Impi, BTreeSet<RegId>>,
+    /// Unprotected UEs by where their packets come from.
+    by_clear_remote: BTreeMap<SocketAddr, BTreeSet<RegId>>,
+    /// Protected UEs by the connection of their last REGISTER.
+    by_conn: BTreeMap<ConnId, RegId>,
+    next_id: u64,
+}
+
+impl Contacts {
+    pub fn insert(&mut self, registration: Registration) -> RegId {
+        self.next_id += 1;
+        let id = RegId(self.next_id);
+        self.by_token.insert(registration.token.clone(), id);
+        self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
+        if let Some(remote) = registration.clear_remote() {
+            self.by_clear_remote.entry(remote).or_default().insert(id);
+        }
+        self.registrations.insert(id, registration);
+        id
+    }
+
+    pub fn remove(&mut self, id: RegId) -> Option<Registration> {
+        let gone = self.registrations.remove(&id)?;
+        self.by_token.remove(&gone.token);
+        take_out(&mut self.by_impi, &gone.impi, id);
+        match &gone.access {
+            Access::Clear { flow } => take_out(&mut self.by_clear_remote, &flow.remote, id),
+            Access::Protected { conn: Some(conn), .. } => drop(self.by_conn.remove(conn)),
+            Access::Protected { .. } => {}
+        }
+        Some(gone)
+    }
+
+    /// A REGISTER of this UE came by `from`: answers and requests to it take the same transport and connection.
+    pub fn heard(&mut self, id: RegId, from: Flow) {
+        let Some(registration) = self.registrations.get_mut(&id) else { return };
+        match &mut registration.access {
+            Access::Clear { flow } => {
+                take_out(&mut self.by_clear_remote, &flow.remote, id);
+                *flow = from;
+                self.by_clear_remote.entry(from.remote).or_default().insert(id);
+            }
+            Access::Protected { transport, conn, .. } => {
+                if let Some(old) = conn.take() {
+                    self.by_conn.remove(&old);
+                }
+                (*transport, *conn) = (from.transport, from.conn);
+                if let Some(new) = from.conn {
+                    self.by_conn.insert(new, id);
+                }
+            }
+        }
+    }
+
+    /// The next request to the UE has to open a connection of its own.
+    pub fn closed(&mut self, gone: ConnId) {
+        let Some(id) = self.by_conn.remove(&gone) else { return };
+        if let Some(Access::Protected { conn, .. }) = self.registrations.get_mut(&id).map(|r| &mut r.access) {
+            *conn = None;
+        }
+    }
+
+    pub fn by_id(&self, id: RegId) -> Option<&Registration> {
+        self.registrations.get(&id)
+    }
+
+    pub fn by_id_mut(&mut self, id: RegId) -> Option<&mut Registration> {
+        self.registrations.get_mut(&id)
+    }
+
+    pub fn by_token(&self, token: &str) -> Option<RegId> {
+        self.by_token.get(token).copied()
+    }
+
+    /// Unprotected registrations from an address and port.
+    pub fn by_clear_remote(&self, remote: SocketAddr) -> impl Iterator<Item = RegId> {
+        self.by_clear_remote.get(&remote).into_iter().flatten().copied()
+    }
+
+    pub fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.registrations.get(id)?)))
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = (RegId, &Registration)> {
+        self.registrations.iter().map(|(id, r)| (*id, r))
+    }
+
+    pub fn len(&self) -> usize {
+        self.registrations.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.registrations.is_empty()
+    }
+}
+
+fn take_out<K: Ord>(index: &mut BTreeMap<K, BTreeSet<RegId>>, key: &K, id: RegId) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clear(port: u16) -> Registration {
+        let remote = SocketAddr::from(([192, 0, 2, 7], port));
+        Registration {
+            impi: Impi::parse("a@b").unwrap(),
+            token: format!("t{port}"),
+            ue: remote.ip(),
+            access: Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) },
+            bindings: BTreeMap::new(),
+        }
+    }
+
+    fn bind(r: &mut Registration, reg_id: Option<&str>) {
+        let binding = Binding {
+            contact: "sip:a@192.0.2.7".into(),
+            reg_id: reg_id.map(Into::into),
+            service_route: Vec::new(),
+            associated: Vec::new(),
+            expires: Time::from_secs(5),
+        };
+        r.bindings.insert(Impu::parse("sip:a@b").unwrap(), binding);
+    }
+
+    #[test]
+    fn found_by_token_identity_and_remote_until_removed() {
+        let mut c = Contacts::default();
+        let id = c.insert(clear(4000));
+        let other = c.insert(clear(4001));
+        assert_eq!(c.by_token("t4000"), Some(id));
+        assert_eq!(c.of_impi(&Impi::parse("a@b").unwrap()).count(), 2);
+        let moved = Flow::tcp("192.0.2.1:5060".parse().unwrap(), "192.0.2.7:4001".parse().unwrap());
+        c.heard(id, moved);
+        assert_eq!(c.by_clear_remote(moved.remote).collect::<Vec<_>>(), [id, other]);
+        c.remove(id);
+        c.remove(other);
+        assert!(c.is_empty() && c.by_token.is_empty() && c.by_impi.is_empty() && c.by_clear_remote.is_empty());
+    }
+
+    #[test]
+    fn only_reg_id_from_another_address_keeps_two_contacts() {
+        let elsewhere = "192.0.2.99".parse().unwrap();
+        let mut old = clear(1);
+        bind(&mut old, Some("1"));
+        assert!(old.gives_way_to(old.ue, Some("2")), "the same address");
+        assert!(old.gives_way_to(elsewhere, None), "no reg-id");
+        assert!(old.gives_way_to(elsewhere, Some("1")), "the same flow");
+        assert!(!old.gives_way_to(elsewhere, Some("2")));
+    }
+}

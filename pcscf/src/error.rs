@@ -1,0 +1,205 @@
+//! What a P-CSCF refuses, and why.
+
+use ims_core::Impi;
+use ims_core::sa::SaError;
+use ims_sip::endpoint::ClientFailure;
+use std::fmt;
+
+/// A request that goes no further. `Display` is for the operator's log; the UE gets status and reason phrase.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Refusal {
+    /// A header that the P-CSCF needs is missing or cannot be read.
+    Malformed(String),
+    /// Max-Forwards was 0.
+    TooManyHops,
+    /// The Request-URI names a home network that is not served here.
+    DomainNotServed(String),
+    /// Something other than REGISTER from a UE that is not registered.
+    RegisterFirst { method: String },
+    /// Something that this release does not carry yet.
+    NotYet { method: String },
+    /// A REGISTER that came from the side of the core.
+    RegisterFromCore,
+    /// A request from the core for a UE that is not, or no longer, registered here.
+    NoSuchUe,
+    /// The policy requires sec-agree, and the UE does not know it.
+    SecAgreeRequired,
+    /// The UE requires sec-agree, but offers no mechanism.
+    NoOffer,
+    /// Nothing that the UE offers is in our preference.
+    NoCommonSuite { offered: String },
+    /// Security-Verify is missing or not what we sent in Security-Server.
+    VerifyMismatch,
+    /// Security-Client is not what it was when the UE was challenged.
+    ClientMismatch,
+    /// A REGISTER over the SA of one private identity names another one.
+    OtherIdentity { sa: Impi, named: Impi },
+    /// The UE answered our challenge beside the SA that it was given.
+    AnsweredInClear,
+    /// More identities over one SA set than the limit.
+    TooManyIdentities,
+    /// A limit of the configuration is reached.
+    Full(&'static str),
+    /// No answer from the core.
+    Core(ClientFailure),
+    /// The challenge of the S-CSCF brought no CK and IK.
+    NoKeys,
+    /// The kernel did not install the SA set.
+    Kernel(SaError),
+    /// The kernel did not answer in time.
+    KernelSilent,
+    /// The UE offers, for its next set, the ports of the one that the challenge has to leave by.
+    PortsInUse,
+    /// No protected client port is free towards this UE.
+    NoFreePort,
+    /// A later registration attempt took the place of this one.
+    Superseded,
+}
+
+impl Refusal {
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) | Self::PortsInUse => 400,
+            Self::DomainNotServed(_)
+            | Self::RegisterFirst { .. }
+            | Self::RegisterFromCore
+            | Self::OtherIdentity { .. }
+            | Self::AnsweredInClear
+            | Self::TooManyIdentities => 403,
+            Self::NoSuchUe => 404,
+            Self::SecAgreeRequired => 421,
+            Self::TooManyHops => 483,
+            Self::NoOffer | Self::NoCommonSuite { .. } | Self::VerifyMismatch | Self::ClientMismatch => 494,
+            Self::NoKeys | Self::KernelSilent | Self::NoFreePort | Self::Superseded => 500,
+            Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => 503,
+            Self::Kernel(_) => 500,
+            Self::NotYet { .. } => 501,
+            Self::Full(_) | Self::Core(ClientFailure::Overloaded) => 503,
+            Self::Core(_) => 504,
+        }
+    }
+
+    /// Under which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::TooManyHops => "too_many_hops",
+            Self::DomainNotServed(_) => "domain_not_served",
+            Self::RegisterFirst { .. } => "register_first",
+            Self::NotYet { .. } => "not_yet",
+            Self::RegisterFromCore => "register_from_core",
+            Self::NoSuchUe => "no_such_ue",
+            Self::SecAgreeRequired => "sec_agree_required",
+            Self::NoOffer => "no_offer",
+            Self::NoCommonSuite { .. } => "no_common_suite",
+            Self::VerifyMismatch => "security_verify_mismatch",
+            Self::ClientMismatch => "security_client_mismatch",
+            Self::OtherIdentity { .. } => "other_identity",
+            Self::AnsweredInClear => "answered_in_clear",
+            Self::TooManyIdentities => "too_many_identities",
+            Self::Full(_) => "full",
+            Self::Core(ClientFailure::Timeout) => "core_timeout",
+            Self::Core(ClientFailure::Transport(_)) => "core_transport",
+            Self::Core(ClientFailure::NoTarget(_)) => "core_no_target",
+            Self::Core(ClientFailure::Overloaded) => "core_overloaded",
+            Self::NoKeys => "no_keys",
+            Self::Kernel(SaError::NoEsp) => "kernel_no_esp",
+            Self::Kernel(SaError::NotPermitted) => "kernel_not_permitted",
+            Self::Kernel(SaError::NoAlgorithm(_)) => "kernel_no_algorithm",
+            Self::Kernel(SaError::SpiTaken(_)) => "kernel_spi_taken",
+            Self::Kernel(_) => "kernel_error",
+            Self::KernelSilent => "kernel_silent",
+            Self::PortsInUse => "ports_in_use",
+            Self::NoFreePort => "no_free_port",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// The reason phrase for the UE: nothing about our inside.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "Bad Request",
+            Self::TooManyHops => "Too Many Hops",
+            Self::DomainNotServed(_) => "Home Network Not Served Here",
+            Self::RegisterFirst { .. } => "Register First",
+            Self::RegisterFromCore | Self::OtherIdentity { .. } | Self::TooManyIdentities => "Forbidden",
+            Self::AnsweredInClear => "Use The Security Association",
+            Self::NoSuchUe => "Not Found",
+            Self::SecAgreeRequired => "Extension Required",
+            Self::NoOffer | Self::NoCommonSuite { .. } | Self::VerifyMismatch | Self::ClientMismatch => {
+                "Security Agreement Required"
+            }
+            Self::PortsInUse => "Protected Ports In Use",
+            Self::NotYet { .. } => "Not Implemented",
+            Self::Full(_) | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
+            Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => "Service Unavailable",
+            Self::Core(_) => "Server Time-out",
+            Self::NoKeys | Self::Kernel(_) | Self::KernelSilent | Self::NoFreePort | Self::Superseded => {
+                "Server Internal Error"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "the request cannot be used: {what}"),
+            Self::TooManyHops => f.write_str("Max-Forwards was 0: look for a loop in next_hops"),
+            Self::DomainNotServed(domain) => {
+                write!(f, "the UE registers with {domain}: add it to home_domains if it should be served here")
+            }
+            Self::RegisterFirst { method } => write!(f, "{method} from a UE that is not registered here"),
+            Self::NotYet { method } => write!(f, "{method} is not carried yet: this release registers only"),
+            Self::RegisterFromCore => f.write_str("a REGISTER came from the core: its next hop should be the I-CSCF"),
+            Self::NoSuchUe => f.write_str("the core sent a request for a UE that is not registered here any more"),
+            Self::SecAgreeRequired => {
+                f.write_str("the UE does not offer IPsec: set security.policy = \"allow\" if it may register without")
+            }
+            Self::NoOffer => f.write_str("the UE requires sec-agree but sent no Security-Client"),
+            Self::NoCommonSuite { offered } => {
+                write!(f, "the UE offers only {offered}: add one of them to security.preference if you accept it")
+            }
+            Self::VerifyMismatch => {
+                f.write_str("Security-Verify is not what Security-Server said: somebody in between, or a UE at fault")
+            }
+            Self::ClientMismatch => f.write_str(
+                "Security-Client changed after the challenge: somebody in between, or a UE at fault \
+                 (security.compare_client = false lets it in)",
+            ),
+            Self::OtherIdentity { sa, named } => write!(f, "the SA belongs to {sa:?} but the REGISTER names {named:?}"),
+            Self::AnsweredInClear => f.write_str("the UE answered the challenge beside the SA that it was given"),
+            Self::TooManyIdentities => f.write_str("the UE registers more identities than limits.max_identities"),
+            Self::Full(limit) => write!(f, "limits.{limit} is reached"),
+            Self::Core(ClientFailure::Timeout) => {
+                f.write_str("the core did not answer: is the I-CSCF of next_hops running?")
+            }
+            Self::Core(ClientFailure::Transport(e)) => write!(f, "the core cannot be reached ({e}): check next_hops"),
+            Self::Core(ClientFailure::NoTarget(e)) => {
+                write!(f, "the home domain cannot be located ({e}): add it to next_hops or to DNS")
+            }
+            Self::Core(ClientFailure::Overloaded) => f.write_str("too many transactions: see limits.max_transactions"),
+            Self::NoKeys => f.write_str("the 401 of the S-CSCF has no ck and ik: does it know this P-CSCF as trusted?"),
+            Self::Kernel(e) => write!(f, "the security associations were not installed: {e}"),
+            Self::KernelSilent => f.write_str("the kernel did not answer about security associations in time"),
+            Self::PortsInUse => f.write_str("the UE offers for its next SA set the client port or SPIs it uses now"),
+            Self::NoFreePort => {
+                f.write_str("no protected client port is free towards this UE: widen gm.protected_client_ports")
+            }
+            Self::Superseded => f.write_str("a later registration attempt of the same UE took the place of this one"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_the_user_only_in_redacted_form() {
+        let impi = |s| Impi::parse(s).unwrap();
+        let r = Refusal::OtherIdentity { sa: impi("001010000000001@a.example"), named: impi("001010000000002@a.example") };
+        assert_eq!(r.to_string(), "the SA belongs to …0001@a.example but the REGISTER names …0002@a.example");
+        assert_eq!((r.status(), r.name()), (403, "other_identity"));
+    }
+}

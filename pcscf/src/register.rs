@@ -1,0 +1,474 @@
+//! Registration as the P-CSCF sees it (TS 24.229 5.2.2).
+//!
+//! [`Pcscf::on_register`] takes a REGISTER, in clear (5.2.2.1, a first one) or over an SA set (5.2.2.2), and sends it
+//! to the home network. [`Pcscf::on_challenge`] takes the 401: CK and IK stay here, and the answer leaves when the
+//! kernel has the new SA set. [`Pcscf::on_registered`] takes the 200: what was granted is stored and the set confirmed.
+
+use crate::config::Policy;
+use crate::contacts::{Access, Binding, RegId, Registration};
+use crate::sa::{SetId, State};
+use crate::sec_agree::{self, Proposal};
+use crate::{Pcscf, Refusal, Timer, auth_params, charging};
+use ims_core::uri::Uri;
+use ims_core::{Ctx, Flow, Impi, Impu};
+use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
+use ims_sip::headers::{Contact, Expires, NameAddr, PAssociatedUri, To};
+use ims_sip::message::HeaderError;
+use ims_sip::proxy::decrement_max_forwards;
+use ims_sip::{Message, Name};
+use std::time::Duration;
+use tracing::info;
+
+/// When neither the contact nor Expires says anything (RFC 3261 10.2.1.1).
+const DEFAULT_EXPIRES: u32 = 3600;
+
+/// How a request came in: its transaction, its flow, and the SA set of that flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inbound {
+    pub(crate) tx: ServerTx,
+    pub(crate) flow: Flow,
+    pub(crate) set: Option<SetId>,
+}
+
+/// A REGISTER on its way through the core.
+#[derive(Clone, Debug)]
+pub(crate) struct Forwarded {
+    pub(crate) from: Inbound,
+    pub(crate) request: Message,
+    pub(crate) claim: Claim,
+    pub(crate) proposal: Proposal,
+    /// In the Path that it carries.
+    pub(crate) token: String,
+    pub(crate) registration: Option<RegId>,
+}
+
+/// Whom a REGISTER is about.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) impi: Impi,
+    pub(crate) impu: Impu,
+    pub(crate) wanted: Wanted,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// No Contact: only asks what is bound.
+    Query,
+    /// `Contact: *`: removes all.
+    RemoveAll,
+    Bind {
+        contact: String,
+        reg_id: Option<String>,
+        expires: u32,
+    },
+}
+
+impl Claim {
+    fn read(message: &Message) -> Result<Self, Refusal> {
+        let bad = |e: HeaderError| Refusal::Malformed(e.to_string());
+        let to: To = message.require().map_err(bad)?;
+        let impu = Impu::parse(to.uri).map_err(|e| Refusal::Malformed(format!("To: {e}")))?;
+        if message.raw(Name::Authorization).count() > 1 {
+            return Err(Refusal::Malformed("more than one Authorization".into()));
+        }
+        let impi = match auth_params::credential(message, "username").filter(|u| !u.is_empty()) {
+            Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
+            // TS 24.229 5.4.1.1: without Authorization, the private identity is the public one without its scheme.
+            None => impu.as_str().split_once(':').and_then(|(_, rest)| Impi::parse(rest).ok()).ok_or_else(|| {
+                Refusal::Malformed("no Authorization, and To gives no private identity".into())
+            })?,
+        };
+        Ok(Self { impi, impu, wanted: Wanted::read(message).map_err(bad)? })
+    }
+}
+
+impl Wanted {
+    fn read(message: &Message) -> Result<Self, HeaderError> {
+        let contacts: Vec<Contact> = message.all()?;
+        let general = message.first::<Expires>()?.map(|e| e.0);
+        Ok(match contacts.first() {
+            None => Self::Query,
+            Some(Contact::Star) => Self::RemoveAll,
+            Some(Contact::Addr(addr)) => Self::Bind {
+                contact: addr.uri.to_owned(),
+                reg_id: addr.params.value("reg-id").map(str::to_owned),
+                expires: expires_of(addr).or(general).unwrap_or(DEFAULT_EXPIRES),
+            },
+        })
+    }
+
+    /// What the S-CSCF granted for this contact: 0 when it is not bound any more, None when nothing was asked.
+    fn granted(&self, answer: &Message) -> Result<Option<u32>, HeaderError> {
+        let (contact, expires) = match self {
+            Self::Query => return Ok(None),
+            Self::RemoveAll => return Ok(Some(0)),
+            Self::Bind { contact, expires, .. } => (contact, *expires),
+        };
+        let bound: Vec<Contact> = answer.all()?;
+        let ours = bound.iter().find_map(|c| match c {
+            Contact::Addr(addr) if same_contact(addr.uri, contact) => Some(addr),
+            _ => None,
+        });
+        let general = answer.first::<Expires>()?.map(|e| e.0);
+        Ok(Some(ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires))))
+    }
+}
+
+fn expires_of(addr: &NameAddr<'_>) -> Option<u32> {
+    addr.params.value("expires").and_then(|e| e.parse().ok())
+}
+
+/// Whether two contact URIs lead to the same place; registrars reorder and drop parameters.
+fn same_contact(a: &str, b: &str) -> bool {
+    match (Uri::parse(a), Uri::parse(b)) {
+        _ if a == b => true,
+        (Ok(a), Ok(b)) => {
+            a.scheme() == b.scheme()
+                && a.user() == b.user()
+                && a.port() == b.port()
+                && (a.host().eq_ignore_ascii_case(b.host()) || a.host_ip().is_some() && a.host_ip() == b.host_ip())
+        }
+        _ => false,
+    }
+}
+
+impl Pcscf {
+    pub(crate) fn on_register(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let claim = Claim::read(message)?;
+        let uri = Uri::parse(message.uri()).map_err(|e| Refusal::Malformed(format!("Request-URI: {e}")))?;
+        if !uri.is_sip() || !self.config.serves(uri.host()) {
+            let domain = uri.host().chars().take(100).collect();
+            return Err(Refusal::DomainNotServed(domain));
+        }
+        if self.forwarded.len() + self.waiting.len() >= self.config.limits.max_pending {
+            return Err(Refusal::Full("max_pending"));
+        }
+        let proposal = match self.config.security.policy {
+            Policy::Never => Proposal::default(),
+            _ => Proposal::read(message, &self.config.security).map_err(|e| Refusal::Malformed(e.to_string()))?,
+        };
+        let registration = match from.set {
+            Some(set) => Some(self.check_protected(set, message, &claim, &proposal, ctx)?),
+            None => self.check_clear(from, message, &claim, &proposal)?,
+        };
+        let known = registration.and_then(|id| self.contacts.by_id(id));
+        let token = known.map_or_else(|| ctx.rng.token(24), |r| r.token.clone());
+        let mut outward = message.clone();
+        self.prepare(&mut outward, &token, from.set.is_some(), ctx)?;
+        let home = Destination::Uri(message.uri().to_owned());
+        let tx = self.sip.send_request(outward, home, ctx);
+        self.forwarded.insert(tx, Forwarded { from, request: message.clone(), claim, proposal, token, registration });
+        Ok(())
+    }
+
+    /// A REGISTER over an SA set: it speaks for the private identity of the set, and still says what was agreed
+    /// (TS 24.229 5.2.2.2, TS 33.203 7.3). A mismatch ends the attempt; its answer still leaves over the set.
+    fn check_protected(
+        &mut self,
+        set: SetId,
+        message: &Message,
+        claim: &Claim,
+        proposal: &Proposal,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<RegId, Refusal> {
+        let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
+        if held.impi != claim.impi {
+            return Err(Refusal::OtherIdentity { sa: held.impi.clone(), named: claim.impi.clone() });
+        }
+        let id = held.registration;
+        let proposed = matches!(held.state, State::Proposed { .. });
+        let changed = proposed
+            && self.config.security.compare_client
+            && !proposal.client.is_empty()
+            && proposal.client != held.client
+            && auth_params::credential(message, "auts").is_none();
+        let refusal = if sec_agree::verifies(message, &held.set) != Some(true) {
+            Some(Refusal::VerifyMismatch)
+        } else {
+            changed.then_some(Refusal::ClientMismatch)
+        };
+        if let Some(refusal) = refusal {
+            if proposed {
+                self.retire(set, ctx.now);
+            }
+            return Err(refusal);
+        }
+        let bindings = self.contacts.by_id(id).map(|r| &r.bindings).ok_or(Refusal::Superseded)?;
+        if !bindings.contains_key(&claim.impu) && bindings.len() >= self.config.limits.max_identities {
+            return Err(Refusal::TooManyIdentities);
+        }
+        Ok(id)
+    }
+
+    /// A REGISTER in clear: a first one, a synchronisation failure, a UE that lost its SAs, or one without IPsec.
+    fn check_clear(
+        &self,
+        from: Inbound,
+        message: &Message,
+        claim: &Claim,
+        proposal: &Proposal,
+    ) -> Result<Option<RegId>, Refusal> {
+        let policy = self.config.security.policy;
+        if proposal.client.is_empty() && policy != Policy::Never {
+            let named = proposal.required
+                || message.has_token(Name::Require, "sec-agree")
+                || message.has_token(Name::ProxyRequire, "sec-agree");
+            if named {
+                return Err(Refusal::NoOffer);
+            }
+            if policy == Policy::Require {
+                return Err(Refusal::SecAgreeRequired);
+            }
+        }
+        if !proposal.client.is_empty() && proposal.usable.is_empty() {
+            return Err(Refusal::NoCommonSuite { offered: proposal.offered() });
+        }
+        let said = |name| auth_params::credential(message, name).filter(|v| !v.is_empty());
+        if policy == Policy::Require && said("response").is_some() && said("auts").is_none() {
+            let nonce = said("nonce");
+            let ours = |held: &crate::sa::HeldSet| nonce.as_ref() == Some(&held.nonce);
+            if self.sets.of_impi(&claim.impi).any(|(_, held)| ours(held)) {
+                return Err(Refusal::AnsweredInClear);
+            }
+        }
+        let known = self.of_clear_register(from, claim);
+        if known.is_none() && self.contacts.len() >= self.config.limits.max_registrations {
+            return Err(Refusal::Full("max_registrations"));
+        }
+        Ok(known)
+    }
+
+    /// The registration that a REGISTER in clear goes on with: the same attempt once more, or the refresh of a UE
+    /// without IPsec. A UE that was registered over SAs begins anew, beside what it has.
+    fn of_clear_register(&self, from: Inbound, claim: &Claim) -> Option<RegId> {
+        let contact = match &claim.wanted {
+            Wanted::Bind { contact, .. } => Some(contact),
+            _ => None,
+        };
+        let goes_on = |r: &Registration| match &r.access {
+            Access::Protected { .. } => !r.is_registered() && r.ue == from.flow.remote.ip(),
+            Access::Clear { flow } => {
+                flow.remote == from.flow.remote
+                    || r.ue == from.flow.remote.ip()
+                        && r.bindings.values().any(|b| contact.is_none_or(|c| same_contact(&b.contact, c)))
+            }
+        };
+        self.contacts.of_impi(&claim.impi).find(|(_, r)| goes_on(r)).map(|(id, _)| id)
+    }
+
+    /// The header fields of a REGISTER towards the core (TS 24.229 5.2.2.1).
+    fn prepare(&self, outward: &mut Message, token: &str, protected: bool, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        decrement_max_forwards(outward).map_err(|_| Refusal::TooManyHops)?;
+        // What only the network writes, and the Route that a UE was configured with: its REGISTER goes to its home.
+        for name in [
+            Name::Route,
+            Name::Path,
+            Name::ServiceRoute,
+            Name::PVisitedNetworkId,
+            Name::PAssertedIdentity,
+            Name::PAssociatedUri,
+            Name::PServedUser,
+            Name::PProfileKey,
+            Name::PUserDatabase,
+            Name::PCalledPartyId,
+        ] {
+            outward.remove(name);
+        }
+        auth_params::set_integrity_protected(outward, protected);
+        sec_agree::strip(outward);
+        charging::stamp(outward, &self.config.host, ctx.rng);
+        access_network(outward, self.config.trust_access_network_info);
+        outward.push_back(Name::PVisitedNetworkId, format_args!("\"{}\"", self.config.visited_network));
+        let (host, port) = (&self.config.host, self.config.mw.listen.port());
+        outward.push_front(Name::Path, format_args!("<sip:{token}@{host}:{port};lr>"));
+        for name in [Name::Require, Name::Supported] {
+            if !outward.has_token(name, "path") {
+                outward.push_back(name, "path");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_response(&mut self, tx: ClientTx, mut response: Message, ctx: &mut Ctx<'_>) {
+        if response.status() < 200 {
+            // A provisional answer says nothing that the UE needs; the final one will come.
+            return;
+        }
+        let Some(forwarded) = self.forwarded.remove(&tx) else { return };
+        let (from, request) = (forwarded.from, forwarded.request.clone());
+        let nonce = auth_params::nonce(&response).unwrap_or_default();
+        let keys = auth_params::take_keys(&mut response);
+        toward_ue(&mut response);
+        let result = match response.status() {
+            401 => self.on_challenge(forwarded, response, keys, nonce, ctx),
+            200..=299 => self.on_registered(&forwarded, response, ctx),
+            status => {
+                self.on_rejected(&forwarded, status, ctx);
+                self.respond(from, response, ctx);
+                Ok(())
+            }
+        };
+        if let Err(refusal) = result {
+            self.refuse(from, &request, &refusal, ctx);
+        }
+    }
+
+    pub(crate) fn on_failed(&mut self, tx: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
+        if let Some(forwarded) = self.forwarded.remove(&tx) {
+            self.refuse(forwarded.from, &forwarded.request, &Refusal::Core(cause), ctx);
+        }
+    }
+
+    /// A final no of the S-CSCF over a set that was never confirmed: the attempt is over, but the answer still has to
+    /// leave over that set. An error of the network, or "interval too brief", leaves the UE free to try again.
+    fn on_rejected(&mut self, forwarded: &Forwarded, status: u16, ctx: &mut Ctx<'_>) {
+        let is_final = matches!(status, 400..=499 | 600..=699) && !matches!(status, 407 | 408 | 423 | 480);
+        let Some(set) = forwarded.from.set.filter(|_| is_final) else { return };
+        if self.sets.by_id(set).is_some_and(|held| matches!(held.state, State::Proposed { .. })) {
+            info!(impi = ?forwarded.claim.impi, status, "authentication failed");
+            self.retire(set, ctx.now);
+        }
+    }
+
+    /// 200: stores what was granted, and tells the UE over the set that its REGISTER came by (TS 24.229 5.2.2.1).
+    fn on_registered(&mut self, forwarded: &Forwarded, response: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let bad = |e: HeaderError| Refusal::Malformed(e.to_string());
+        let granted = forwarded.claim.wanted.granted(&response).map_err(bad)?;
+        match (granted, forwarded.from.set) {
+            (None, _) => {}
+            (Some(_), None) if self.config.security.policy == Policy::Require => return Err(Refusal::AnsweredInClear),
+            (Some(0), _) => self.unbind(forwarded, ctx),
+            (Some(seconds), set) => {
+                let binding = binding(&forwarded.claim, &response, seconds, ctx).map_err(bad)?;
+                match set {
+                    Some(set) => self.bind_protected(set, forwarded, binding, ctx)?,
+                    None => self.bind_clear(forwarded, binding, ctx)?,
+                }
+            }
+        }
+        self.respond(forwarded.from, response, ctx);
+        Ok(())
+    }
+
+    fn bind_protected(
+        &mut self,
+        set: SetId,
+        forwarded: &Forwarded,
+        binding: Binding,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
+        let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
+        let (id, suite, fresh) = (held.registration, held.set.suite, matches!(held.state, State::Proposed { .. }));
+        let lifetime = binding.expires + self.config.timers.sa_margin.0;
+        let (ue, reg_id) = (held.set.ue, binding.reg_id.clone());
+        info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, suite = ?suite, flow = %forwarded.from.flow,
+            expires_s = binding.expires.since(ctx.now).as_secs(), "registered over IPsec");
+        self.store(id, forwarded, binding)?;
+        self.confirm(set, lifetime, ctx);
+        if fresh {
+            self.supersede(id, &forwarded.claim.impi, ue, reg_id.as_deref(), ctx);
+        }
+        Ok(())
+    }
+
+    fn bind_clear(&mut self, forwarded: &Forwarded, binding: Binding, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let flow = forwarded.from.flow;
+        let known = forwarded.registration.filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
+        let reg_id = binding.reg_id.clone();
+        info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, flow = %flow,
+            expires_s = binding.expires.since(ctx.now).as_secs(), "registered without IPsec");
+        // An attempt over SAs that was given up for one without leaves its token behind; the proposal ends by itself.
+        let taken = self.contacts.by_token(&forwarded.token).is_some() && known.is_none();
+        if taken && let Some(id) = forwarded.registration {
+            self.forget(id, ctx);
+        }
+        let id = known.unwrap_or_else(|| {
+            self.contacts.insert(Registration {
+                impi: forwarded.claim.impi.clone(),
+                token: forwarded.token.clone(),
+                ue: flow.remote.ip(),
+                access: Access::Clear { flow },
+                bindings: std::collections::BTreeMap::new(),
+            })
+        });
+        self.store(id, forwarded, binding)?;
+        self.supersede(id, &forwarded.claim.impi, flow.remote.ip(), reg_id.as_deref(), ctx);
+        Ok(())
+    }
+
+    fn store(&mut self, id: RegId, forwarded: &Forwarded, binding: Binding) -> Result<(), Refusal> {
+        self.contacts.heard(id, forwarded.from.flow);
+        let registration = self.contacts.by_id_mut(id).ok_or(Refusal::Superseded)?;
+        registration.bindings.insert(forwarded.claim.impu.clone(), binding);
+        let next = registration.bindings.values().map(|b| b.expires).min();
+        if let Some(next) = next {
+            self.timers.set(Timer::Registration(id), next);
+        }
+        Ok(())
+    }
+
+    /// De-registration by the UE (TS 24.229 5.2.5.1): the 200 leaves inside the SA, which stays 64*T1 longer.
+    fn unbind(&mut self, forwarded: &Forwarded, ctx: &mut Ctx<'_>) {
+        let of_set = forwarded.from.set.and_then(|set| self.sets.by_id(set)).map(|held| held.registration);
+        let Some(id) = of_set.or(forwarded.registration) else { return };
+        let Some(registration) = self.contacts.by_id_mut(id) else { return };
+        registration.bindings.remove(&forwarded.claim.impu);
+        info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, "de-registered by the UE");
+        self.contacts.heard(id, forwarded.from.flow);
+        self.wind_up(id, ctx);
+    }
+}
+
+/// What the S-CSCF said about this contact.
+fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Result<Binding, HeaderError> {
+    let (contact, reg_id) = match &claim.wanted {
+        Wanted::Bind { contact, reg_id, .. } => (contact.clone(), reg_id.clone()),
+        Wanted::Query | Wanted::RemoveAll => (String::new(), None),
+    };
+    let route = answer.raw(Name::ServiceRoute).flat_map(|v| std::str::from_utf8(v).ok());
+    let associated: Vec<PAssociatedUri> = answer.all()?;
+    Ok(Binding {
+        contact,
+        reg_id,
+        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().to_owned()).collect(),
+        associated: associated.iter().map(|a| a.uri.to_owned()).collect(),
+        expires: ctx.now + Duration::from_secs(seconds.into()),
+    })
+}
+
+/// What an answer may not carry to a UE (TS 24.229 5.2.2.1, RFC 7315 4.5, 4.6): keys are gone already.
+fn toward_ue(response: &mut Message) {
+    charging::strip(response);
+    for name in [Name::SecurityServer, Name::SecurityClient, Name::SecurityVerify, Name::PProfileKey, Name::PUserDatabase] {
+        response.remove(name);
+    }
+}
+
+/// P-Access-Network-Info of a UE: passed on when it is trusted, but never what claims to be provided by the network
+/// (`np`, TS 24.229 5.2.2.1).
+fn access_network(message: &mut Message, trusted: bool) {
+    if !message.has(Name::PAccessNetworkInfo) {
+        return;
+    }
+    let from_network = |value: &&str| value.split(';').skip(1).any(|p| p.trim().eq_ignore_ascii_case("np"));
+    let text = message.raw(Name::PAccessNetworkInfo).filter_map(|v| std::str::from_utf8(v).ok());
+    let kept: Vec<String> =
+        text.flat_map(auth_params::pieces).map(str::trim).filter(|v| !from_network(v)).map(str::to_owned).collect();
+    message.remove(Name::PAccessNetworkInfo);
+    for value in kept.iter().filter(|_| trusted) {
+        message.push_back(Name::PAccessNetworkInfo, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contacts_are_the_same_whatever_their_parameters() {
+        assert!(same_contact("sip:a@192.0.2.7:5101;transport=udp", "sip:a@192.0.2.7:5101"));
+        assert!(same_contact("sip:a@[2001:DB8::7]:5101", "sip:a@[2001:db8:0::7]:5101"));
+        assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:a@192.0.2.7:5102"));
+        assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:b@192.0.2.7:5101"));
+    }
+}
