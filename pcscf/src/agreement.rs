@@ -3,7 +3,7 @@
 
 use crate::config::Policy;
 use crate::contacts::{Access, RegId, Registration};
-use crate::register::{Forwarded, Inbound};
+use crate::register::Forwarded;
 use crate::sa::{HeldSet, SetId, State};
 use crate::sec_agree::{Offer, security_server};
 use crate::{Pcscf, Refusal, Timer};
@@ -13,7 +13,7 @@ use ims_sip::{Message, Name};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 /// How often a taken SPI is replaced by another before the kernel is believed.
 const MOST_TRIES: u32 = 4;
@@ -46,13 +46,6 @@ impl Waiting {
             Self::Remove => json!("remove"),
         }
     }
-
-    pub(crate) fn inbound(&mut self) -> Option<&mut Inbound> {
-        match self {
-            Self::Install { challenge, .. } => Some(&mut challenge.forwarded.from),
-            Self::Extend { .. } | Self::Remove => None,
-        }
-    }
 }
 
 impl Pcscf {
@@ -70,13 +63,20 @@ impl Pcscf {
         match keys {
             _ if offers.is_empty() => {}
             Some(keys) => {
-                let challenge = Challenge { forwarded, response, keys, nonce, offers, tries: 0 };
+                let challenge = Challenge {
+                    forwarded,
+                    response,
+                    keys,
+                    nonce,
+                    offers,
+                    tries: 0,
+                };
                 return self.propose(Box::new(challenge), ctx);
             }
             None if self.config.security.policy == Policy::Require => return Err(Refusal::NoKeys),
             None => {}
         }
-        self.respond(forwarded.from, response, ctx);
+        self.sip.respond(forwarded.from.tx, response, ctx);
         Ok(())
     }
 
@@ -112,26 +112,50 @@ impl Pcscf {
         let client = challenge.forwarded.proposal.client.clone();
         let nonce = challenge.nonce.clone();
         let until = ctx.now + self.config.timers.await_auth.0;
-        let held = HeldSet { set, registration, impi, state: State::Installing, until, client, nonce };
+        let held = HeldSet {
+            set,
+            registration,
+            impi,
+            state: State::Installing,
+            until,
+            client,
+            nonce,
+        };
         let id = self.sets.insert(held);
         if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(registration).map(|r| &mut r.access) {
             sets.insert(id);
         }
-        let change = SaChange::Install { set, keys: challenge.keys.clone(), side: SaSide::Pcscf, expires: until };
+        let change = SaChange::Install {
+            set,
+            keys: challenge.keys.clone(),
+            side: SaSide::Pcscf,
+            expires: until,
+        };
         self.ask_kernel(Waiting::Install { set: id, challenge }, change, ctx);
         Ok(())
     }
 
     /// The registration of a challenge: that of the set it came by, the attempt that it repeats, or a new one.
     fn pending_registration(&mut self, forwarded: &Forwarded) -> RegId {
+        let flow = forwarded.from.flow;
         let protected = |id: &RegId| self.contacts.by_id(*id).is_some_and(Registration::is_protected);
-        let again = || self.contacts.by_token(&forwarded.token).filter(protected);
-        if let Some(id) = forwarded.registration.filter(protected).or_else(again) {
+        let pending = |r: &Registration| r.is_protected() && !r.is_registered() && r.ue == flow.remote.ip();
+        // Of two attempts that cross, the other one may have come first.
+        let other = || {
+            self.contacts
+                .of_impi(&forwarded.claim.impi)
+                .find(|(_, r)| pending(r))
+                .map(|(id, _)| id)
+        };
+        if let Some(id) = forwarded.registration.filter(protected).or_else(other) {
             return id;
         }
         // A UE that was registered without IPsec and offers it now gets a Path of its own.
-        let flow = forwarded.from.flow;
-        let access = Access::Protected { sets: BTreeSet::new(), transport: flow.transport, conn: None };
+        let access = Access::Protected {
+            sets: BTreeSet::new(),
+            transport: flow.transport,
+            conn: None,
+        };
         self.contacts.insert(Registration {
             impi: forwarded.claim.impi.clone(),
             token: forwarded.token.clone(),
@@ -143,7 +167,12 @@ impl Pcscf {
 
     /// Proposals before this one. What the UE has used may still carry the very challenge that replaces it.
     fn withdraw_proposals(&mut self, registration: RegId, came_by: Option<SetId>, ctx: &mut Ctx<'_>) {
-        let ids: Vec<SetId> = self.contacts.by_id(registration).into_iter().flat_map(|r| r.sets()).collect();
+        let ids: Vec<SetId> = self
+            .contacts
+            .by_id(registration)
+            .into_iter()
+            .flat_map(|r| r.sets())
+            .collect();
         for id in ids {
             match self.sets.by_id(id).map(|held| held.state) {
                 Some(State::Proposed { used: true }) => self.retire(id, ctx.now),
@@ -159,12 +188,15 @@ impl Pcscf {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.waiting.insert(id, waiting);
-        self.timers.set(Timer::Waiting(id), ctx.now + self.config.timers.kernel_answer.0);
+        self.timers
+            .set(Timer::Waiting(id), ctx.now + self.config.timers.kernel_answer.0);
         ctx.act(Action::Sa { id, change });
     }
 
     pub(crate) fn on_sa(&mut self, id: RequestId, result: Result<(), SaError>, ctx: &mut Ctx<'_>) {
-        let Some(waiting) = self.waiting.remove(&id) else { return };
+        let Some(waiting) = self.waiting.remove(&id) else {
+            return;
+        };
         self.timers.clear(&Timer::Waiting(id));
         match (waiting, result) {
             (Waiting::Install { set, challenge }, Ok(())) => self.on_installed(set, *challenge, ctx),
@@ -172,7 +204,10 @@ impl Pcscf {
             (Waiting::Extend { .. } | Waiting::Remove, Ok(())) => {}
             (Waiting::Extend { set }, Err(e)) => {
                 self.count("extend_failed");
-                warn!(set = set.0, "the lifetime of an SA set was not extended, the UE will have to register again: {e}");
+                warn!(
+                    set = set.0,
+                    "the lifetime of an SA set was not extended, the UE will have to register again: {e}"
+                );
                 if e == SaError::NotFound {
                     self.remove_set(set, ctx);
                 }
@@ -187,7 +222,11 @@ impl Pcscf {
     /// Now, and not before, the challenge leaves: in clear for a first one, inside the old set at re-authentication.
     fn on_installed(&mut self, set: SetId, challenge: Challenge, ctx: &mut Ctx<'_>) {
         self.told_no_esp = false;
-        let Challenge { forwarded, mut response, .. } = challenge;
+        let Challenge {
+            forwarded,
+            mut response,
+            ..
+        } = challenge;
         let until = ctx.now + self.config.timers.await_auth.0;
         let Some(held) = self.sets.by_id_mut(set) else {
             return self.refuse(forwarded.from, &forwarded.request, &Refusal::Superseded, ctx);
@@ -196,7 +235,7 @@ impl Pcscf {
         held.until = until;
         response.push_back(Name::SecurityServer, security_server(&held.set, self.config.security.q));
         self.timers.set(Timer::Set(set), until);
-        self.respond(forwarded.from, response, ctx);
+        self.sip.respond(forwarded.from.tx, response, ctx);
     }
 
     fn on_not_installed(&mut self, set: SetId, mut challenge: Box<Challenge>, error: SaError, ctx: &mut Ctx<'_>) {
@@ -229,14 +268,18 @@ impl Pcscf {
         self.forget_if_empty(registration);
         let no_esp = matches!(error, SaError::NoEsp | SaError::NotPermitted);
         if no_esp && !self.told_no_esp {
-            self.told_no_esp = true;
-            let fate = if self.config.security.policy == Policy::Require { "refused" } else { "not protected" };
-            error!("UEs are {fate}: {error}");
+            self.told_no_esp = true; // once is enough, until the kernel says yes again
+            let fate = if self.config.security.policy == Policy::Require {
+                "refused"
+            } else {
+                "not protected"
+            };
+            warn!("UEs are {fate}: {error}");
         }
         match no_esp && self.config.security.policy == Policy::Allow {
             true => {
                 self.count("registered_without_esp");
-                self.respond(from, challenge.response, ctx);
+                self.sip.respond(from.tx, challenge.response, ctx);
             }
             false => self.refuse(from, &request, &Refusal::Kernel(error), ctx),
         }
@@ -246,10 +289,20 @@ impl Pcscf {
     /// carry what is under way (TS 33.203 7.4, TS 24.229 5.2.2.2: never shorter than what was granted before).
     pub(crate) fn confirm(&mut self, set: SetId, lifetime: Time, ctx: &mut Ctx<'_>) {
         let Some(held) = self.sets.by_id(set) else { return };
-        let siblings: Vec<SetId> =
-            self.contacts.by_id(held.registration).into_iter().flat_map(|r| r.sets()).filter(|id| *id != set).collect();
+        let siblings: Vec<SetId> = self
+            .contacts
+            .by_id(held.registration)
+            .into_iter()
+            .flat_map(|r| r.sets())
+            .filter(|id| *id != set)
+            .collect();
         let state_of = |id: &SetId| self.sets.by_id(*id).map(|h| (h.state, h.until));
-        let active_until = siblings.iter().filter_map(state_of).filter(|(s, _)| *s == State::Active).map(|(_, t)| t).max();
+        let active_until = siblings
+            .iter()
+            .filter_map(state_of)
+            .filter(|(s, _)| *s == State::Active)
+            .map(|(_, t)| t)
+            .max();
         let until = match held.state {
             // A refresh over the old set while the newer one is in use: it goes all the same.
             State::Retiring if active_until.is_some() => return,
@@ -260,7 +313,10 @@ impl Pcscf {
         if let Some(held) = self.sets.by_id_mut(set) {
             held.state = State::Active;
             held.until = until;
-            let change = SaChange::Extend { set: held.set, expires: until };
+            let change = SaChange::Extend {
+                set: held.set,
+                expires: until,
+            };
             self.timers.set(Timer::Set(set), until);
             self.ask_kernel(Waiting::Extend { set }, change, ctx);
         }
@@ -283,7 +339,12 @@ impl Pcscf {
     /// This registration takes the place of earlier ones of the same UE: the S-CSCF has dropped their contacts.
     pub(crate) fn supersede(&mut self, by: RegId, impi: &Impi, ue: IpAddr, reg_id: Option<&str>, ctx: &mut Ctx<'_>) {
         let gives_way = |(id, r): &(RegId, &Registration)| *id != by && r.is_registered() && r.gives_way_to(ue, reg_id);
-        let old: Vec<RegId> = self.contacts.of_impi(impi).filter(gives_way).map(|(id, _)| id).collect();
+        let old: Vec<RegId> = self
+            .contacts
+            .of_impi(impi)
+            .filter(gives_way)
+            .map(|(id, _)| id)
+            .collect();
         for id in old {
             info!(impi = ?impi, "an earlier registration of this UE gives way");
             if let Some(registration) = self.contacts.by_id_mut(id) {
@@ -295,7 +356,9 @@ impl Pcscf {
 
     /// After a binding went: without any left, the sets of the registration retire; without sets, it is over.
     pub(crate) fn wind_up(&mut self, id: RegId, ctx: &mut Ctx<'_>) {
-        let Some(registration) = self.contacts.by_id(id) else { return };
+        let Some(registration) = self.contacts.by_id(id) else {
+            return;
+        };
         if let Some(next) = registration.bindings.values().map(|b| b.expires).min() {
             return self.timers.set(Timer::Registration(id), next);
         }
@@ -337,7 +400,9 @@ impl Pcscf {
     }
 
     fn expire_bindings(&mut self, id: RegId, ctx: &mut Ctx<'_>) {
-        let Some(registration) = self.contacts.by_id_mut(id) else { return };
+        let Some(registration) = self.contacts.by_id_mut(id) else {
+            return;
+        };
         registration.bindings.retain(|_, b| b.expires > ctx.now);
         if let Some(next) = registration.bindings.values().map(|b| b.expires).min() {
             return self.timers.set(Timer::Registration(id), next);
@@ -373,7 +438,9 @@ impl Pcscf {
 
     /// Removes a set here and in the kernel; the registration goes with its last set.
     fn remove_set(&mut self, id: SetId, ctx: &mut Ctx<'_>) {
-        let Some(registration) = self.remove_from_kernel(id, ctx) else { return };
+        let Some(registration) = self.remove_from_kernel(id, ctx) else {
+            return;
+        };
         self.forget_if_empty(registration);
     }
 
@@ -393,7 +460,8 @@ impl Pcscf {
     fn take_out(&mut self, id: SetId) -> Option<HeldSet> {
         let held = self.sets.remove(id)?;
         self.timers.clear(&Timer::Set(id));
-        if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(held.registration).map(|r| &mut r.access) {
+        if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(held.registration).map(|r| &mut r.access)
+        {
             sets.remove(&id);
         }
         Some(held)

@@ -6,7 +6,7 @@ use ims_core::sa::SaKeys;
 use ims_sip::{Message, Name};
 
 /// Says in every Authorization whether the request came over an SA; what the UE said about it is gone.
-pub fn set_integrity_protected(message: &mut Message, protected: bool) {
+pub(crate) fn set_integrity_protected(message: &mut Message, protected: bool) {
     let values = texts(message, Name::Authorization);
     if values.is_empty() {
         return;
@@ -16,8 +16,12 @@ pub fn set_integrity_protected(message: &mut Message, protected: bool) {
     for value in values {
         let kept = without(&value, &["integrity-protected"]);
         // A scheme without parameters, or one that is no Digest, has nothing to be added to.
-        match pieces(&kept).next().is_some_and(|p| p.contains('=')) {
-            true => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
+        let has_parameters = pieces(&kept).next().is_some_and(|p| p.contains('='));
+        match has_parameters {
+            true => message.push_back(
+                Name::Authorization,
+                format_args!("{kept},integrity-protected=\"{said}\""),
+            ),
             false => message.push_back(Name::Authorization, kept),
         }
     }
@@ -25,7 +29,7 @@ pub fn set_integrity_protected(message: &mut Message, protected: bool) {
 
 /// Takes every `ck` and `ik` out of a response, and gives the first complete pair. A header that cannot be read goes
 /// altogether: better no challenge than a key in the open.
-pub fn take_keys(response: &mut Message) -> Option<SaKeys> {
+pub(crate) fn take_keys(response: &mut Message) -> Option<SaKeys> {
     let mut keys = None;
     for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
         if !response.has(name) {
@@ -45,13 +49,17 @@ pub fn take_keys(response: &mut Message) -> Option<SaKeys> {
 }
 
 /// The nonce of the first challenge.
-pub fn nonce(response: &Message) -> Option<String> {
-    texts(response, Name::WwwAuthenticate).iter().find_map(|v| value_of(v, "nonce"))
+pub(crate) fn nonce(response: &Message) -> Option<String> {
+    texts(response, Name::WwwAuthenticate)
+        .iter()
+        .find_map(|v| value_of(v, "nonce"))
 }
 
 /// A parameter of the first Authorization.
-pub fn credential(request: &Message, name: &str) -> Option<String> {
-    texts(request, Name::Authorization).first().and_then(|v| value_of(v, name))
+pub(crate) fn credential(request: &Message, name: &str) -> Option<String> {
+    texts(request, Name::Authorization)
+        .first()
+        .and_then(|v| value_of(v, name))
 }
 
 fn texts(message: &Message, name: Name) -> Vec<String> {
@@ -79,7 +87,10 @@ fn split_piece(piece: &str) -> (Option<&str>, &str) {
     let piece = piece.trim();
     let head = piece.split_once('=').map_or(piece, |(name, _)| name).trim_end();
     match head.rsplit_once(|c: char| c.is_ascii_whitespace()) {
-        Some((scheme, _)) => (Some(scheme.trim_end()), piece.get(scheme.len()..).unwrap_or("").trim_start()),
+        Some((scheme, _)) => (
+            Some(scheme.trim_end()),
+            piece.get(scheme.len()..).unwrap_or("").trim_start(),
+        ),
         None => (None, piece),
     }
 }
@@ -88,7 +99,9 @@ fn value_of(value: &str, wanted: &str) -> Option<String> {
     pieces(value).find_map(|piece| {
         let (name, text) = split_piece(piece).1.split_once('=')?;
         let text = text.trim();
-        let text = text.strip_prefix('"').map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
+        let text = text
+            .strip_prefix('"')
+            .map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
         name.trim().eq_ignore_ascii_case(wanted).then(|| text.replace('\\', ""))
     })
 }
@@ -123,10 +136,19 @@ mod tests {
     #[test]
     fn parameters_go_wherever_they_stand() {
         let gone = |v| without(v, &["ck", "ik"]);
-        assert_eq!(gone("Digest ck=\"00\",realm=\"a,b\", ik=\"11\" , nonce=\"n==\""), "Digest realm=\"a,b\",nonce=\"n==\"");
+        assert_eq!(
+            gone("Digest ck=\"00\",realm=\"a,b\", ik=\"11\" , nonce=\"n==\""),
+            "Digest realm=\"a,b\",nonce=\"n==\""
+        );
         assert_eq!(gone("Digest realm=\"x\",CK=00,IK = \"11\""), "Digest realm=\"x\"");
-        assert_eq!(gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""), "Digest ,Digest realm=\"b\"");
-        assert_eq!(gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""), "Digest realm=\"a\\\"ck=1,\"");
+        assert_eq!(
+            gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""),
+            "Digest ,Digest realm=\"b\""
+        );
+        assert_eq!(
+            gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""),
+            "Digest realm=\"a\\\"ck=1,\""
+        );
         assert_eq!(gone("Bearer"), "Bearer");
         assert_eq!(gone(""), "");
     }
@@ -166,7 +188,8 @@ mod tests {
             )))
             .unwrap()
         };
-        let mut m = request("Authorization: Digest integrity-protected=\"yes\",username=\"u@i\",nonce=\"\",response=\"\"\r\n");
+        let mut m =
+            request("Authorization: Digest integrity-protected=\"yes\",username=\"u@i\",nonce=\"\",response=\"\"\r\n");
         set_integrity_protected(&mut m, false);
         assert_eq!(
             m.text(Name::Authorization),

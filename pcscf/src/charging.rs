@@ -4,14 +4,17 @@ use ims_core::Rng;
 use ims_sip::{Message, Name};
 
 /// Charging headers belong to the network: whatever came with them from outside, or would leave with them, goes.
-pub fn strip(message: &mut Message) {
+pub(crate) fn strip(message: &mut Message) {
     message.remove(Name::PChargingVector);
     message.remove(Name::PChargingFunctionAddresses);
 }
 
 /// A P-Charging-Vector of our own, with an ICID that nobody else has.
-pub fn stamp(message: &mut Message, host: &str, rng: &mut Rng) {
+pub(crate) fn stamp(message: &mut Message, host: &str, rng: &mut Rng) {
     strip(message);
     let icid = rng.token(32);
-    message.push_back(Name::PChargingVector, format_args!("icid-value=\"{icid}\";icid-generated-at={host}"));
+    message.push_back(
+        Name::PChargingVector,
+        format_args!("icid-value=\"{icid}\";icid-generated-at={host}"),
+    );
 }

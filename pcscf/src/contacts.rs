@@ -8,55 +8,55 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct RegId(pub u64);
+pub(crate) struct RegId(pub(crate) u64);
 
 /// One UE: authenticated, or about to be.
 #[derive(Clone, Debug)]
-pub struct Registration {
-    pub impi: Impi,
+pub(crate) struct Registration {
+    pub(crate) impi: Impi,
     /// Names this registration in Path: requests for the UE come back with it.
-    pub token: String,
+    pub(crate) token: String,
     /// The address of the UE, by which its packets come.
-    pub ue: IpAddr,
-    pub access: Access,
+    pub(crate) ue: IpAddr,
+    pub(crate) access: Access,
     /// By the public identity of the REGISTER (To).
-    pub bindings: BTreeMap<Impu, Binding>,
+    pub(crate) bindings: BTreeMap<Impu, Binding>,
 }
 
 /// How the UE is reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Access {
+pub(crate) enum Access {
     /// Over IPsec, and in no other way. The newest set is the last; transport and connection are those of the last
     /// REGISTER.
-    Protected { sets: BTreeSet<SetId>, transport: Transport, conn: Option<ConnId> },
+    Protected {
+        sets: BTreeSet<SetId>,
+        transport: Transport,
+        conn: Option<ConnId>,
+    },
     /// Without protection, where the policy allows it: the flow of the last REGISTER.
     Clear { flow: Flow },
 }
 
 /// What the S-CSCF granted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// The URI of the contact, as the UE wrote it.
-    pub contact: String,
+    pub(crate) contact: String,
     /// `reg-id` of the contact (RFC 5626), when it has one.
-    pub reg_id: Option<String>,
+    pub(crate) reg_id: Option<String>,
     /// Service-Route, whole and in order: the route of the UE's requests.
-    pub service_route: Vec<String>,
+    pub(crate) service_route: Vec<String>,
     /// P-Associated-URI in order: the first is the default identity.
-    pub associated: Vec<String>,
-    pub expires: Time,
+    pub(crate) associated: Vec<String>,
+    pub(crate) expires: Time,
 }
 
 impl Registration {
-    pub fn expires(&self) -> Option<Time> {
-        self.bindings.values().map(|b| b.expires).max()
-    }
-
-    pub fn is_registered(&self) -> bool {
+    pub(crate) fn is_registered(&self) -> bool {
         !self.bindings.is_empty()
     }
 
-    pub fn sets(&self) -> impl DoubleEndedIterator<Item = SetId> + use<'_> {
+    pub(crate) fn sets(&self) -> impl DoubleEndedIterator<Item = SetId> + use<'_> {
         let sets = match &self.access {
             Access::Protected { sets, .. } => Some(sets),
             Access::Clear { .. } => None,
@@ -64,11 +64,11 @@ impl Registration {
         sets.into_iter().flatten().copied()
     }
 
-    pub fn is_protected(&self) -> bool {
+    pub(crate) fn is_protected(&self) -> bool {
         matches!(self.access, Access::Protected { .. })
     }
 
-    pub fn transport(&self) -> Transport {
+    pub(crate) fn transport(&self) -> Transport {
         match &self.access {
             Access::Protected { transport, .. } => *transport,
             Access::Clear { flow } => flow.transport,
@@ -85,7 +85,7 @@ impl Registration {
 
     /// Whether a new registration of the same private identity takes the place of this one: the S-CSCF keeps several
     /// contacts of one UE only when they are told apart by reg-id (TS 24.229 5.4.1.2.2).
-    pub fn gives_way_to(&self, ue: IpAddr, reg_id: Option<&str>) -> bool {
+    pub(crate) fn gives_way_to(&self, ue: IpAddr, reg_id: Option<&str>) -> bool {
         let same_flow = |b: &Binding| b.reg_id.as_deref() == reg_id;
         self.ue == ue || reg_id.is_none() || self.bindings.values().all(same_flow)
     }
@@ -93,7 +93,7 @@ impl Registration {
 
 /// All registrations of this P-CSCF. Sets are found in `sa::SaTable`, which names the registration.
 #[derive(Debug, Default)]
-pub struct Contacts {
+pub(crate) struct Contacts {
     registrations: BTreeMap<RegId, Registration>,
     by_token: BTreeMap<String, RegId>,
     by_impi: BTreeMap<Impi, BTreeSet<RegId>>,
@@ -105,7 +105,7 @@ pub struct Contacts {
 }
 
 impl Contacts {
-    pub fn insert(&mut self, registration: Registration) -> RegId {
+    pub(crate) fn insert(&mut self, registration: Registration) -> RegId {
         self.next_id += 1;
         let id = RegId(self.next_id);
         self.by_token.insert(registration.token.clone(), id);
@@ -117,7 +117,7 @@ impl Contacts {
         id
     }
 
-    pub fn remove(&mut self, id: RegId) -> Option<Registration> {
+    pub(crate) fn remove(&mut self, id: RegId) -> Option<Registration> {
         let gone = self.registrations.remove(&id)?;
         self.by_token.remove(&gone.token);
         take_out(&mut self.by_impi, &gone.impi, id);
@@ -130,8 +130,10 @@ impl Contacts {
     }
 
     /// A REGISTER of this UE came by `from`: answers and requests to it take the same transport and connection.
-    pub fn heard(&mut self, id: RegId, from: Flow) {
-        let Some(registration) = self.registrations.get_mut(&id) else { return };
+    pub(crate) fn heard(&mut self, id: RegId, from: Flow) {
+        let Some(registration) = self.registrations.get_mut(&id) else {
+            return;
+        };
         match &mut registration.access {
             Access::Clear { flow } => {
                 take_out(&mut self.by_clear_remote, &flow.remote, id);
@@ -151,44 +153,44 @@ impl Contacts {
     }
 
     /// The next request to the UE has to open a connection of its own.
-    pub fn closed(&mut self, gone: ConnId) {
+    pub(crate) fn closed(&mut self, gone: ConnId) {
         let Some(id) = self.by_conn.remove(&gone) else { return };
         if let Some(Access::Protected { conn, .. }) = self.registrations.get_mut(&id).map(|r| &mut r.access) {
             *conn = None;
         }
     }
 
-    pub fn by_id(&self, id: RegId) -> Option<&Registration> {
+    pub(crate) fn by_id(&self, id: RegId) -> Option<&Registration> {
         self.registrations.get(&id)
     }
 
-    pub fn by_id_mut(&mut self, id: RegId) -> Option<&mut Registration> {
+    pub(crate) fn by_id_mut(&mut self, id: RegId) -> Option<&mut Registration> {
         self.registrations.get_mut(&id)
     }
 
-    pub fn by_token(&self, token: &str) -> Option<RegId> {
+    pub(crate) fn by_token(&self, token: &str) -> Option<RegId> {
         self.by_token.get(token).copied()
     }
 
     /// Unprotected registrations from an address and port.
-    pub fn by_clear_remote(&self, remote: SocketAddr) -> impl Iterator<Item = RegId> {
+    pub(crate) fn by_clear_remote(&self, remote: SocketAddr) -> impl Iterator<Item = RegId> {
         self.by_clear_remote.get(&remote).into_iter().flatten().copied()
     }
 
-    pub fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {
-        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.registrations.get(id)?)))
+    pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {
+        self.by_impi
+            .get(impi)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some((*id, self.registrations.get(id)?)))
     }
 
-    pub fn all(&self) -> impl Iterator<Item = (RegId, &Registration)> {
+    pub(crate) fn all(&self) -> impl Iterator<Item = (RegId, &Registration)> {
         self.registrations.iter().map(|(id, r)| (*id, r))
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.registrations.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.registrations.is_empty()
     }
 }
 
@@ -211,7 +213,9 @@ mod tests {
             impi: Impi::parse("a@b").unwrap(),
             token: format!("t{port}"),
             ue: remote.ip(),
-            access: Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) },
+            access: Access::Clear {
+                flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote),
+            },
             bindings: BTreeMap::new(),
         }
     }
@@ -239,7 +243,7 @@ mod tests {
         assert_eq!(c.by_clear_remote(moved.remote).collect::<Vec<_>>(), [id, other]);
         c.remove(id);
         c.remove(other);
-        assert!(c.is_empty() && c.by_token.is_empty() && c.by_impi.is_empty() && c.by_clear_remote.is_empty());
+        assert!(c.len() == 0 && c.by_token.is_empty() && c.by_impi.is_empty() && c.by_clear_remote.is_empty());
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Proxy-CSCF: the first IMS node that a handset meets (TS 24.229 5.2, TS 33.203 7).
 //!
 //! It carries REGISTERs to the home network and back, makes the security associations that protect everything after
-//! the challenge, and is the only one that knows how a UE is reached. See [`register`] for the procedure by clauses.
+//! the challenge, and is the only one that knows how a UE is reached. `register.rs` has the procedure
+//! by clauses, `agreement.rs` the life of the associations.
 
 mod agreement;
 mod auth_params;
 mod charging;
 pub mod config;
-pub mod contacts;
+mod contacts;
 pub mod error;
 mod register;
-pub mod sa;
+mod sa;
 mod sec_agree;
 
 pub use config::Config;
@@ -23,7 +24,7 @@ use crate::register::{Forwarded, Inbound};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use ims_core::config::ConfigError;
 use ims_core::time::earliest;
-use ims_core::{Action, Command, ConnId, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
+use ims_core::{Action, Command, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
 use ims_sip::endpoint::{ClientTx, EndpointConfig, LocateConfig, SipEvent, SipTimers};
 use ims_sip::{Endpoint, Message, Method, Name};
 use serde_json::{Value, json};
@@ -82,8 +83,16 @@ impl Pcscf {
         config.check()?;
         let t = &config.timers;
         let sip = Endpoint::new(EndpointConfig {
-            core: SipTimers { t1: t.core_t1.0, t2: t.core_t2.0, t4: t.core_t4.0 },
-            ue: SipTimers { t1: t.ue_t1.0, t2: t.ue_t2.0, t4: t.ue_t4.0 },
+            core: SipTimers {
+                t1: t.core_t1.0,
+                t2: t.core_t2.0,
+                t4: t.core_t4.0,
+            },
+            ue: SipTimers {
+                t1: t.ue_t1.0,
+                t2: t.ue_t2.0,
+                t4: t.ue_t4.0,
+            },
             local: config.mw.listen,
             sent_by: format!("{}:{}", config.host, config.mw.listen.port()),
             udp_limit: config.mw.udp_limit,
@@ -91,8 +100,10 @@ impl Pcscf {
             max_transactions: config.limits.max_transactions,
             server_location: LocateConfig::default(),
         });
-        let ports =
-            Ports { server: config.gm.protected_server_port, client: config.gm.protected_client_ports.0.clone() };
+        let ports = Ports {
+            server: config.gm.protected_server_port,
+            client: config.gm.protected_client_ports.0.clone(),
+        };
         Ok(Self {
             config,
             ports,
@@ -115,7 +126,9 @@ impl Pcscf {
     fn on_packet(&mut self, packet: Packet, ctx: &mut Ctx<'_>) {
         let Flow { local, remote, .. } = packet.flow;
         if self.config.is_protected(local) {
-            let Some(id) = self.sets.live(remote, local) else { return self.count("no_live_sa") };
+            let Some(id) = self.sets.live(remote, local) else {
+                return self.count("no_live_sa");
+            };
             self.current = Some(id);
             if let Some(held) = self.sets.by_id_mut(id)
                 && held.state == (State::Proposed { used: false })
@@ -128,23 +141,23 @@ impl Pcscf {
         self.sip.on_packet(packet, ctx);
     }
 
-    fn on_flow_closed(&mut self, conn: ConnId, ctx: &mut Ctx<'_>) {
-        self.contacts.closed(conn);
-        let pending = self.forwarded.values_mut().map(|f| &mut f.from);
-        for from in pending.chain(self.waiting.values_mut().filter_map(Waiting::inbound)) {
-            if from.flow.conn == Some(conn) && from.set.is_some() {
-                from.flow.conn = None;
-            }
-        }
-        self.sip.on_flow_closed(conn, ctx);
-    }
-
     fn drain(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(event) = self.sip.next_event() {
             match event {
                 SipEvent::Request { tx, message, flow } => {
-                    let set = self.config.is_protected(flow.local).then(|| self.sets.live(flow.remote, flow.local));
-                    self.on_request(Inbound { tx, flow, set: set.flatten() }, &message, ctx);
+                    let set = self
+                        .config
+                        .is_protected(flow.local)
+                        .then(|| self.sets.live(flow.remote, flow.local));
+                    self.on_request(
+                        Inbound {
+                            tx,
+                            flow,
+                            set: set.flatten(),
+                        },
+                        &message,
+                        ctx,
+                    );
                 }
                 SipEvent::Response { tx, message, .. } => self.on_response(tx, message, ctx),
                 SipEvent::Failed { tx, cause } => self.on_failed(tx, cause, ctx),
@@ -161,8 +174,9 @@ impl Pcscf {
     }
 
     fn on_request(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) {
+        // Over TCP this is only where answers go when the connection is gone.
         if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
-            self.sip.set_reply_flow(from.tx, held.answer(from.flow));
+            self.sip.set_reply_flow(from.tx, held.outward(from.flow.transport));
         }
         let result = match (self.config.is_gm(from.flow.local), message.method()) {
             (true, Method::Register) => self.on_register(from, message, ctx),
@@ -184,13 +198,20 @@ impl Pcscf {
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let registered = match from.set.and_then(|id| self.sets.by_id(id)) {
-            Some(held) => self.contacts.by_id(held.registration).is_some_and(Registration::is_registered),
+            Some(held) => self
+                .contacts
+                .by_id(held.registration)
+                .is_some_and(Registration::is_registered),
             None => self.contacts.by_clear_remote(from.flow.remote).next().is_some(),
         };
         match method {
-            _ if !registered => Err(Refusal::RegisterFirst { method: method.to_string() }),
+            _ if !registered => Err(Refusal::RegisterFirst {
+                method: method.to_string(),
+            }),
             Method::Options if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            method => Err(Refusal::NotYet { method: method.to_string() }),
+            method => Err(Refusal::NotYet {
+                method: method.to_string(),
+            }),
         }
     }
 
@@ -201,18 +222,24 @@ impl Pcscf {
         message: &Message,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
-        let route = message.first::<ims_sip::headers::Route>().map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let route = message
+            .first::<ims_sip::headers::Route>()
+            .map_err(|e| Refusal::Malformed(e.to_string()))?;
         let token = route.and_then(|r| ims_core::uri::Uri::parse(r.uri).ok()?.user());
         match (token.map(|t| self.contacts.by_token(t)), method) {
             (None, Method::Options) if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            (Some(Some(_)), method) => Err(Refusal::NotYet { method: method.to_string() }),
+            (Some(Some(_)), method) => Err(Refusal::NotYet {
+                method: method.to_string(),
+            }),
             _ => Err(Refusal::NoSuchUe),
         }
     }
 
     /// Whether the Request-URI names this P-CSCF.
     fn is_for_us(&self, message: &Message) -> bool {
-        let Ok(uri) = ims_core::uri::Uri::parse(message.uri()) else { return false };
+        let Ok(uri) = ims_core::uri::Uri::parse(message.uri()) else {
+            return false;
+        };
         let ours = |ip| self.config.gm.addresses.contains(&ip) || self.config.mw.listen.ip() == ip;
         uri.user().is_none() && (uri.host().eq_ignore_ascii_case(&self.config.host) || uri.host_ip().is_some_and(ours))
     }
@@ -223,7 +250,7 @@ impl Pcscf {
         if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
             ok.set(Name::Contact, format_args!("<sip:{}>", held.sent_by()));
         }
-        self.respond(from, ok, ctx);
+        self.sip.respond(from.tx, ok, ctx);
         Ok(())
     }
 
@@ -243,14 +270,6 @@ impl Pcscf {
         if status == 503 {
             answer.push_back(Name::RetryAfter, 60);
         }
-        self.respond(from, answer, ctx);
-    }
-
-    /// Answers on the SA set, or the flow, that the request came by.
-    fn respond(&mut self, from: Inbound, answer: Message, ctx: &mut Ctx<'_>) {
-        if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
-            self.sip.set_reply_flow(from.tx, held.answer(from.flow));
-        }
         self.sip.respond(from.tx, answer, ctx);
     }
 
@@ -263,9 +282,10 @@ impl Pcscf {
     pub fn egress(&self, token: &str) -> Option<Egress> {
         let registration = self.contacts.by_id(self.contacts.by_token(token)?)?;
         match &registration.access {
-            Access::Clear { flow } => {
-                Some(Egress { flow: *flow, sent_by: format!("{}:{}", ims_core::uri::host_of(flow.local.ip()), flow.local.port()) })
-            }
+            Access::Clear { flow } => Some(Egress {
+                flow: *flow,
+                sent_by: format!("{}:{}", ims_core::uri::host_of(flow.local.ip()), flow.local.port()),
+            }),
             Access::Protected { transport, conn, .. } => {
                 let held = self.egress_set(registration)?;
                 let outward = held.outward(*transport);
@@ -279,7 +299,10 @@ impl Pcscf {
                     },
                     _ => outward,
                 };
-                Some(Egress { flow, sent_by: held.sent_by() })
+                Some(Egress {
+                    flow,
+                    sent_by: held.sent_by(),
+                })
             }
         }
     }
@@ -291,7 +314,10 @@ impl Pcscf {
             State::Proposed { .. } | State::Installing => 0,
         };
         // Among equals, `max_by_key` takes the last: the newest.
-        registration.sets().filter_map(|id| self.sets.by_id(id)).max_by_key(rank)
+        registration
+            .sets()
+            .filter_map(|id| self.sets.by_id(id))
+            .max_by_key(rank)
     }
 
     /// The last look at everything that leaves: from a protected port only over a live set, and nothing in clear to a
@@ -312,7 +338,9 @@ impl Pcscf {
     fn way_out(&self, flow: Flow) -> Option<Flow> {
         if self.config.is_protected(flow.local) {
             let came_by = self.current.filter(|id| {
-                self.sets.by_id(*id).is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
+                self.sets
+                    .by_id(*id)
+                    .is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
             });
             let id = self.sets.live(flow.remote, flow.local).or(came_by)?;
             return self.sets.by_id(id).map(|held| held.answer(flow));
@@ -336,7 +364,10 @@ impl Node for Pcscf {
             Event::Start => self.announce(),
             Event::Sip(packet) => self.on_packet(packet, ctx),
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
-            Event::FlowClosed(conn) => self.on_flow_closed(conn, ctx),
+            Event::FlowClosed(conn) => {
+                self.contacts.closed(conn);
+                self.sip.on_flow_closed(conn, ctx);
+            }
             Event::Dns { id, answer } => drop(self.sip.on_dns(id, answer, ctx)),
             Event::Sa { id, result } => self.on_sa(id, result, ctx),
             Event::SaExpired(expiry) => self.on_sa_expired(expiry, ctx),

@@ -1,8 +1,8 @@
 //! Registration as the P-CSCF sees it (TS 24.229 5.2.2).
 //!
-//! [`Pcscf::on_register`] takes a REGISTER, in clear (5.2.2.1, a first one) or over an SA set (5.2.2.2), and sends it
-//! to the home network. [`Pcscf::on_challenge`] takes the 401: CK and IK stay here, and the answer leaves when the
-//! kernel has the new SA set. [`Pcscf::on_registered`] takes the 200: what was granted is stored and the set confirmed.
+//! `on_register` takes a REGISTER, in clear (5.2.2.1, a first one) or over an SA set (5.2.2.2), and sends it
+//! to the home network. `on_challenge` takes the 401: CK and IK stay here, and the answer leaves when the
+//! kernel has the new SA set. `on_registered` takes the 200: what was granted is stored and the set confirmed.
 
 use crate::config::Policy;
 use crate::contacts::{Access, Binding, RegId, Registration};
@@ -74,11 +74,17 @@ impl Claim {
         let impi = match auth_params::credential(message, "username").filter(|u| !u.is_empty()) {
             Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
             // TS 24.229 5.4.1.1: without Authorization, the private identity is the public one without its scheme.
-            None => impu.as_str().split_once(':').and_then(|(_, rest)| Impi::parse(rest).ok()).ok_or_else(|| {
-                Refusal::Malformed("no Authorization, and To gives no private identity".into())
-            })?,
+            None => impu
+                .as_str()
+                .split_once(':')
+                .and_then(|(_, rest)| Impi::parse(rest).ok())
+                .ok_or_else(|| Refusal::Malformed("no Authorization, and To gives no private identity".into()))?,
         };
-        Ok(Self { impi, impu, wanted: Wanted::read(message).map_err(bad)? })
+        Ok(Self {
+            impi,
+            impu,
+            wanted: Wanted::read(message).map_err(bad)?,
+        })
     }
 }
 
@@ -110,7 +116,9 @@ impl Wanted {
             _ => None,
         });
         let general = answer.first::<Expires>()?.map(|e| e.0);
-        Ok(Some(ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires))))
+        Ok(Some(
+            ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires)),
+        ))
     }
 }
 
@@ -157,7 +165,17 @@ impl Pcscf {
         self.prepare(&mut outward, &token, from.set.is_some(), ctx)?;
         let home = Destination::Uri(message.uri().to_owned());
         let tx = self.sip.send_request(outward, home, ctx);
-        self.forwarded.insert(tx, Forwarded { from, request: message.clone(), claim, proposal, token, registration });
+        self.forwarded.insert(
+            tx,
+            Forwarded {
+                from,
+                request: message.clone(),
+                claim,
+                proposal,
+                token,
+                registration,
+            },
+        );
         Ok(())
     }
 
@@ -173,7 +191,10 @@ impl Pcscf {
     ) -> Result<RegId, Refusal> {
         let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
         if held.impi != claim.impi {
-            return Err(Refusal::OtherIdentity { sa: held.impi.clone(), named: claim.impi.clone() });
+            return Err(Refusal::OtherIdentity {
+                sa: held.impi.clone(),
+                named: claim.impi.clone(),
+            });
         }
         let id = held.registration;
         let proposed = matches!(held.state, State::Proposed { .. });
@@ -193,7 +214,11 @@ impl Pcscf {
             }
             return Err(refusal);
         }
-        let bindings = self.contacts.by_id(id).map(|r| &r.bindings).ok_or(Refusal::Superseded)?;
+        let bindings = self
+            .contacts
+            .by_id(id)
+            .map(|r| &r.bindings)
+            .ok_or(Refusal::Superseded)?;
         if !bindings.contains_key(&claim.impu) && bindings.len() >= self.config.limits.max_identities {
             return Err(Refusal::TooManyIdentities);
         }
@@ -221,7 +246,9 @@ impl Pcscf {
             }
         }
         if !proposal.client.is_empty() && proposal.usable.is_empty() {
-            return Err(Refusal::NoCommonSuite { offered: proposal.offered() });
+            return Err(Refusal::NoCommonSuite {
+                offered: proposal.offered(),
+            });
         }
         let said = |name| auth_params::credential(message, name).filter(|v| !v.is_empty());
         if policy == Policy::Require && said("response").is_some() && said("auts").is_none() {
@@ -250,10 +277,15 @@ impl Pcscf {
             Access::Clear { flow } => {
                 flow.remote == from.flow.remote
                     || r.ue == from.flow.remote.ip()
-                        && r.bindings.values().any(|b| contact.is_none_or(|c| same_contact(&b.contact, c)))
+                        && r.bindings
+                            .values()
+                            .any(|b| contact.is_none_or(|c| same_contact(&b.contact, c)))
             }
         };
-        self.contacts.of_impi(&claim.impi).find(|(_, r)| goes_on(r)).map(|(id, _)| id)
+        self.contacts
+            .of_impi(&claim.impi)
+            .find(|(_, r)| goes_on(r))
+            .map(|(id, _)| id)
     }
 
     /// The header fields of a REGISTER towards the core (TS 24.229 5.2.2.1).
@@ -278,7 +310,10 @@ impl Pcscf {
         sec_agree::strip(outward);
         charging::stamp(outward, &self.config.host, ctx.rng);
         access_network(outward, self.config.trust_access_network_info);
-        outward.push_back(Name::PVisitedNetworkId, format_args!("\"{}\"", self.config.visited_network));
+        outward.push_back(
+            Name::PVisitedNetworkId,
+            format_args!("\"{}\"", self.config.visited_network),
+        );
         let (host, port) = (&self.config.host, self.config.mw.listen.port());
         outward.push_front(Name::Path, format_args!("<sip:{token}@{host}:{port};lr>"));
         for name in [Name::Require, Name::Supported] {
@@ -294,7 +329,9 @@ impl Pcscf {
             // A provisional answer says nothing that the UE needs; the final one will come.
             return;
         }
-        let Some(forwarded) = self.forwarded.remove(&tx) else { return };
+        let Some(forwarded) = self.forwarded.remove(&tx) else {
+            return;
+        };
         let (from, request) = (forwarded.from, forwarded.request.clone());
         let nonce = auth_params::nonce(&response).unwrap_or_default();
         let keys = auth_params::take_keys(&mut response);
@@ -304,7 +341,7 @@ impl Pcscf {
             200..=299 => self.on_registered(&forwarded, response, ctx),
             status => {
                 self.on_rejected(&forwarded, status, ctx);
-                self.respond(from, response, ctx);
+                self.sip.respond(from.tx, response, ctx);
                 Ok(())
             }
         };
@@ -323,8 +360,14 @@ impl Pcscf {
     /// leave over that set. An error of the network, or "interval too brief", leaves the UE free to try again.
     fn on_rejected(&mut self, forwarded: &Forwarded, status: u16, ctx: &mut Ctx<'_>) {
         let is_final = matches!(status, 400..=499 | 600..=699) && !matches!(status, 407 | 408 | 423 | 480);
-        let Some(set) = forwarded.from.set.filter(|_| is_final) else { return };
-        if self.sets.by_id(set).is_some_and(|held| matches!(held.state, State::Proposed { .. })) {
+        let Some(set) = forwarded.from.set.filter(|_| is_final) else {
+            return;
+        };
+        if self
+            .sets
+            .by_id(set)
+            .is_some_and(|held| matches!(held.state, State::Proposed { .. }))
+        {
             info!(impi = ?forwarded.claim.impi, status, "authentication failed");
             self.retire(set, ctx.now);
         }
@@ -346,7 +389,7 @@ impl Pcscf {
                 }
             }
         }
-        self.respond(forwarded.from, response, ctx);
+        self.sip.respond(forwarded.from.tx, response, ctx);
         Ok(())
     }
 
@@ -358,7 +401,11 @@ impl Pcscf {
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
-        let (id, suite, fresh) = (held.registration, held.set.suite, matches!(held.state, State::Proposed { .. }));
+        let (id, suite, fresh) = (
+            held.registration,
+            held.set.suite,
+            matches!(held.state, State::Proposed { .. }),
+        );
         let lifetime = binding.expires + self.config.timers.sa_margin.0;
         let (ue, reg_id) = (held.set.ue, binding.reg_id.clone());
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, suite = ?suite, flow = %forwarded.from.flow,
@@ -373,7 +420,9 @@ impl Pcscf {
 
     fn bind_clear(&mut self, forwarded: &Forwarded, binding: Binding, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let flow = forwarded.from.flow;
-        let known = forwarded.registration.filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
+        let known = forwarded
+            .registration
+            .filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
         let reg_id = binding.reg_id.clone();
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, flow = %flow,
             expires_s = binding.expires.since(ctx.now).as_secs(), "registered without IPsec");
@@ -409,9 +458,17 @@ impl Pcscf {
 
     /// De-registration by the UE (TS 24.229 5.2.5.1): the 200 leaves inside the SA, which stays 64*T1 longer.
     fn unbind(&mut self, forwarded: &Forwarded, ctx: &mut Ctx<'_>) {
-        let of_set = forwarded.from.set.and_then(|set| self.sets.by_id(set)).map(|held| held.registration);
-        let Some(id) = of_set.or(forwarded.registration) else { return };
-        let Some(registration) = self.contacts.by_id_mut(id) else { return };
+        let of_set = forwarded
+            .from
+            .set
+            .and_then(|set| self.sets.by_id(set))
+            .map(|held| held.registration);
+        let Some(id) = of_set.or(forwarded.registration) else {
+            return;
+        };
+        let Some(registration) = self.contacts.by_id_mut(id) else {
+            return;
+        };
         registration.bindings.remove(&forwarded.claim.impu);
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, "de-registered by the UE");
         self.contacts.heard(id, forwarded.from.flow);
@@ -430,7 +487,10 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
     Ok(Binding {
         contact,
         reg_id,
-        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().to_owned()).collect(),
+        service_route: route
+            .flat_map(auth_params::pieces)
+            .map(|r| r.trim().to_owned())
+            .collect(),
         associated: associated.iter().map(|a| a.uri.to_owned()).collect(),
         expires: ctx.now + Duration::from_secs(seconds.into()),
     })
@@ -439,7 +499,13 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
 /// What an answer may not carry to a UE (TS 24.229 5.2.2.1, RFC 7315 4.5, 4.6): keys are gone already.
 fn toward_ue(response: &mut Message) {
     charging::strip(response);
-    for name in [Name::SecurityServer, Name::SecurityClient, Name::SecurityVerify, Name::PProfileKey, Name::PUserDatabase] {
+    for name in [
+        Name::SecurityServer,
+        Name::SecurityClient,
+        Name::SecurityVerify,
+        Name::PProfileKey,
+        Name::PUserDatabase,
+    ] {
         response.remove(name);
     }
 }
@@ -451,9 +517,15 @@ fn access_network(message: &mut Message, trusted: bool) {
         return;
     }
     let from_network = |value: &&str| value.split(';').skip(1).any(|p| p.trim().eq_ignore_ascii_case("np"));
-    let text = message.raw(Name::PAccessNetworkInfo).filter_map(|v| std::str::from_utf8(v).ok());
-    let kept: Vec<String> =
-        text.flat_map(auth_params::pieces).map(str::trim).filter(|v| !from_network(v)).map(str::to_owned).collect();
+    let text = message
+        .raw(Name::PAccessNetworkInfo)
+        .filter_map(|v| std::str::from_utf8(v).ok());
+    let kept: Vec<String> = text
+        .flat_map(auth_params::pieces)
+        .map(str::trim)
+        .filter(|v| !from_network(v))
+        .map(str::to_owned)
+        .collect();
     message.remove(Name::PAccessNetworkInfo);
     for value in kept.iter().filter(|_| trusted) {
         message.push_back(Name::PAccessNetworkInfo, value);
@@ -466,7 +538,10 @@ mod tests {
 
     #[test]
     fn contacts_are_the_same_whatever_their_parameters() {
-        assert!(same_contact("sip:a@192.0.2.7:5101;transport=udp", "sip:a@192.0.2.7:5101"));
+        assert!(same_contact(
+            "sip:a@192.0.2.7:5101;transport=udp",
+            "sip:a@192.0.2.7:5101"
+        ));
         assert!(same_contact("sip:a@[2001:DB8::7]:5101", "sip:a@[2001:db8:0::7]:5101"));
         assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:a@192.0.2.7:5102"));
         assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:b@192.0.2.7:5101"));

@@ -18,14 +18,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 /// Six SAs per direction and private identity (TS 33.203 7.2), two of them in each set.
-pub const MOST_SETS_PER_IMPI: usize = 3;
+pub(crate) const MOST_SETS_PER_IMPI: usize = 3;
 
 /// Rises with every set that is made: the newer of two has the larger one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct SetId(pub u64);
+pub(crate) struct SetId(pub(crate) u64);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
+pub(crate) enum State {
     /// The kernel has not answered yet; the UE has heard nothing of it.
     Installing,
     /// The challenge has left; `used`: the UE has sent something over it.
@@ -37,7 +37,7 @@ pub enum State {
 }
 
 impl State {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Installing => "installing",
             Self::Proposed { .. } => "proposed",
@@ -49,29 +49,34 @@ impl State {
 
 /// One set and what goes with it.
 #[derive(Clone, Debug)]
-pub struct HeldSet {
-    pub set: SaSet,
-    pub registration: RegId,
-    pub impi: Impi,
-    pub state: State,
+pub(crate) struct HeldSet {
+    pub(crate) set: SaSet,
+    pub(crate) registration: RegId,
+    pub(crate) impi: Impi,
+    pub(crate) state: State,
     /// When it goes, unless something happens before.
-    pub until: Time,
+    pub(crate) until: Time,
     /// Security-Client of the challenged REGISTER, sorted.
-    pub client: Vec<Mechanism>,
+    pub(crate) client: Vec<Mechanism>,
     /// Of the challenge that it was made from.
-    pub nonce: String,
+    pub(crate) nonce: String,
 }
 
 impl HeldSet {
     /// The flow of our requests to the UE, and of our answers over UDP: port_pc to port_us.
-    pub fn outward(&self, transport: Transport) -> Flow {
+    pub(crate) fn outward(&self, transport: Transport) -> Flow {
         let local = SocketAddr::new(self.set.pcscf, self.set.port_pc);
         let remote = SocketAddr::new(self.set.ue, self.set.port_us);
-        Flow { transport, local, remote, conn: None }
+        Flow {
+            transport,
+            local,
+            remote,
+            conn: None,
+        }
     }
 
     /// Where the answers to a request leave: over the connection it came by, or else from port_pc to port_us.
-    pub fn answer(&self, request: Flow) -> Flow {
+    pub(crate) fn answer(&self, request: Flow) -> Flow {
         match (request.transport, request.conn) {
             (Transport::Tcp, Some(_)) => request,
             (transport, _) => self.outward(transport),
@@ -79,7 +84,7 @@ impl HeldSet {
     }
 
     /// Via sent-by and Contact always name the protected server port: the UE connects to no other.
-    pub fn sent_by(&self) -> String {
+    pub(crate) fn sent_by(&self) -> String {
         format!("{}:{}", ims_core::uri::host_of(self.set.pcscf), self.set.port_ps)
     }
 
@@ -96,7 +101,7 @@ impl HeldSet {
 
 /// All sets of this P-CSCF.
 #[derive(Debug, Default)]
-pub struct SaTable {
+pub(crate) struct SaTable {
     sets: BTreeMap<SetId, HeldSet>,
     by_way_in: BTreeMap<(SocketAddr, SocketAddr), SetId>,
     by_spi: BTreeMap<(IpAddr, u32), SetId>,
@@ -109,15 +114,22 @@ pub struct SaTable {
 
 /// The protected ports of ours.
 #[derive(Clone, Debug)]
-pub struct Ports {
-    pub server: u16,
-    pub client: RangeInclusive<u16>,
+pub(crate) struct Ports {
+    pub(crate) server: u16,
+    pub(crate) client: RangeInclusive<u16>,
 }
 
 impl SaTable {
     /// Our half of a new set: fresh SPIs, and a client port that no other set has towards this UE port. None: no port
     /// is free.
-    pub fn allocate(&mut self, offer: &Offer, ue: IpAddr, pcscf: IpAddr, ports: &Ports, rng: &mut Rng) -> Option<SaSet> {
+    pub(crate) fn allocate(
+        &mut self,
+        offer: &Offer,
+        ue: IpAddr,
+        pcscf: IpAddr,
+        ports: &Ports,
+        rng: &mut Rng,
+    ) -> Option<SaSet> {
         let us = SocketAddr::new(ue, offer.port_us);
         let count = ports.client.len();
         let free = |port: &u16| !self.by_way_in.contains_key(&(us, SocketAddr::new(pcscf, *port)));
@@ -152,7 +164,7 @@ impl SaTable {
 
     /// Sets that cannot stand beside this one: the same UE ports towards the same port of ours, or the same SPI at
     /// the same address.
-    pub fn in_the_way(&self, set: &SaSet) -> BTreeSet<SetId> {
+    pub(crate) fn in_the_way(&self, set: &SaSet) -> BTreeSet<SetId> {
         let legs = set.legs();
         let ways = [(legs[0].src, legs[0].dst), (legs[3].src, legs[3].dst)];
         let by_way = ways.iter().filter_map(|way| self.by_way_in.get(way));
@@ -161,7 +173,7 @@ impl SaTable {
     }
 
     /// The set that has to go before this identity may have one more: proposals first, the oldest first; never `keep`.
-    pub fn surplus(&self, impi: &Impi, keep: Option<SetId>) -> Option<SetId> {
+    pub(crate) fn surplus(&self, impi: &Impi, keep: Option<SetId>) -> Option<SetId> {
         let sets = self.by_impi.get(impi).filter(|sets| sets.len() >= MOST_SETS_PER_IMPI)?;
         let rank = |id: &&SetId| match self.sets.get(id).map(|h| h.state) {
             Some(State::Installing | State::Proposed { used: false }) => 0,
@@ -172,7 +184,7 @@ impl SaTable {
         sets.iter().filter(|id| Some(**id) != keep).min_by_key(rank).copied()
     }
 
-    pub fn insert(&mut self, held: HeldSet) -> SetId {
+    pub(crate) fn insert(&mut self, held: HeldSet) -> SetId {
         self.next_id += 1;
         let id = SetId(self.next_id);
         self.put(id, held);
@@ -187,13 +199,16 @@ impl SaTable {
             self.by_spi.insert(spi, id);
         }
         for port in [held.set.port_uc, held.set.port_us] {
-            self.by_ue_port.entry(SocketAddr::new(held.set.ue, port)).or_default().insert(id);
+            self.by_ue_port
+                .entry(SocketAddr::new(held.set.ue, port))
+                .or_default()
+                .insert(id);
         }
         self.by_impi.entry(held.impi.clone()).or_default().insert(id);
         self.sets.insert(id, held);
     }
 
-    pub fn remove(&mut self, id: SetId) -> Option<HeldSet> {
+    pub(crate) fn remove(&mut self, id: SetId) -> Option<HeldSet> {
         let held = self.sets.remove(&id)?;
         for way in held.ways_in() {
             self.by_way_in.remove(&way);
@@ -219,44 +234,46 @@ impl SaTable {
         Some(held)
     }
 
-    pub fn by_id(&self, id: SetId) -> Option<&HeldSet> {
+    pub(crate) fn by_id(&self, id: SetId) -> Option<&HeldSet> {
         self.sets.get(&id)
     }
 
-    pub fn by_id_mut(&mut self, id: SetId) -> Option<&mut HeldSet> {
+    pub(crate) fn by_id_mut(&mut self, id: SetId) -> Option<&mut HeldSet> {
         self.sets.get_mut(&id)
     }
 
     /// The set that a packet came by, by its addresses and ports: the kernel let it in for no other reason.
-    pub fn live(&self, remote: SocketAddr, local: SocketAddr) -> Option<SetId> {
+    pub(crate) fn live(&self, remote: SocketAddr, local: SocketAddr) -> Option<SetId> {
         let id = *self.by_way_in.get(&(remote, local))?;
         (self.sets.get(&id)?.state != State::Installing).then_some(id)
     }
 
     /// The set that an association belongs to, by destination and SPI.
-    pub fn by_spi(&self, dst: IpAddr, spi: u32) -> Option<SetId> {
+    pub(crate) fn by_spi(&self, dst: IpAddr, spi: u32) -> Option<SetId> {
         self.by_spi.get(&(dst, spi)).copied()
     }
 
     /// Whether this is a protected port of a UE that has shown to hold its SAs.
-    pub fn is_ue_port(&self, remote: SocketAddr) -> bool {
+    pub(crate) fn is_ue_port(&self, remote: SocketAddr) -> bool {
         let in_use = |id: &SetId| {
-            self.sets.get(id).is_some_and(|h| !matches!(h.state, State::Installing | State::Proposed { used: false }))
+            self.sets
+                .get(id)
+                .is_some_and(|h| !matches!(h.state, State::Installing | State::Proposed { used: false }))
         };
         self.by_ue_port.get(&remote).is_some_and(|sets| sets.iter().any(in_use))
     }
 
     /// Sets of a private identity, oldest first.
-    pub fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (SetId, &HeldSet)> {
-        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.sets.get(id)?)))
+    pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (SetId, &HeldSet)> {
+        self.by_impi
+            .get(impi)
+            .into_iter()
+            .flatten()
+            .filter_map(|id| Some((*id, self.sets.get(id)?)))
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sets.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.sets.is_empty()
     }
 }
 
@@ -273,7 +290,10 @@ mod tests {
     use super::*;
     use crate::config::SuiteName;
 
-    const PORTS: Ports = Ports { server: 6100, client: 6101..=6104 };
+    const PORTS: Ports = Ports {
+        server: 6100,
+        client: 6101..=6104,
+    };
 
     fn offer(n: u16) -> Offer {
         Offer {
@@ -314,7 +334,13 @@ mod tests {
             let b = table.allocate(&offer(1), ue, us, &PORTS, &mut rng).unwrap();
             assert_eq!((a.port_ps, a.port_us), (b.port_ps, b.port_us));
             assert_ne!(a.port_pc, b.port_pc);
-            assert_eq!([a.spi_pc, a.spi_ps, b.spi_pc, b.spi_ps].into_iter().collect::<BTreeSet<_>>().len(), 4);
+            assert_eq!(
+                [a.spi_pc, a.spi_ps, b.spi_pc, b.spi_ps]
+                    .into_iter()
+                    .collect::<BTreeSet<_>>()
+                    .len(),
+                4
+            );
         }
     }
 
@@ -329,9 +355,16 @@ mod tests {
             })
             .collect();
         assert!(table.allocate(&offer(4), ue, us, &PORTS, &mut rng).is_none());
-        assert!(table.allocate(&offer(4), "192.0.2.8".parse().unwrap(), us, &PORTS, &mut rng).is_some());
+        assert!(
+            table
+                .allocate(&offer(4), "192.0.2.8".parse().unwrap(), us, &PORTS, &mut rng)
+                .is_some()
+        );
         table.remove(ids[2]).unwrap();
-        assert_eq!(table.allocate(&offer(4), ue, us, &PORTS, &mut rng).unwrap().port_pc, 6103);
+        assert_eq!(
+            table.allocate(&offer(4), ue, us, &PORTS, &mut rng).unwrap().port_pc,
+            6103
+        );
     }
 
     #[test]
@@ -341,18 +374,28 @@ mod tests {
         let set = table.allocate(&offer(0), ue, us, &PORTS, &mut rng).unwrap();
         let id = table.insert(held(set, State::Installing));
         let at = |ip, port| SocketAddr::new(ip, port);
-        assert_eq!(table.live(at(ue, set.port_uc), at(us, 6100)), None, "the kernel has not said yes");
+        assert_eq!(
+            table.live(at(ue, set.port_uc), at(us, 6100)),
+            None,
+            "the kernel has not said yes"
+        );
         table.by_id_mut(id).unwrap().state = State::Proposed { used: false };
         assert_eq!(table.live(at(ue, set.port_uc), at(us, 6100)), Some(id));
         assert_eq!(table.live(at(ue, set.port_us), at(us, set.port_pc)), Some(id));
         assert_eq!(table.live(at(ue, set.port_us), at(us, 6100)), None);
         assert_eq!(table.live(at(ue, set.port_uc + 1), at(us, 6100)), None);
-        assert_eq!((table.by_spi(us, set.spi_ps), table.by_spi(ue, set.spi_ps)), (Some(id), None));
-        assert!(!table.is_ue_port(at(ue, set.port_us)), "the challenge may still be repeated in clear");
+        assert_eq!(
+            (table.by_spi(us, set.spi_ps), table.by_spi(ue, set.spi_ps)),
+            (Some(id), None)
+        );
+        assert!(
+            !table.is_ue_port(at(ue, set.port_us)),
+            "the challenge may still be repeated in clear"
+        );
         table.by_id_mut(id).unwrap().state = State::Proposed { used: true };
         assert!(table.is_ue_port(at(ue, set.port_us)) && table.is_ue_port(at(ue, set.port_uc)));
         table.remove(id);
-        assert!(table.is_empty() && table.by_way_in.is_empty() && table.by_spi.is_empty());
+        assert!(table.len() == 0 && table.by_way_in.is_empty() && table.by_spi.is_empty());
         assert!(table.by_impi.is_empty() && table.by_ue_port.is_empty());
     }
 
@@ -362,8 +405,16 @@ mod tests {
         let (mut table, mut rng) = (SaTable::default(), Rng::from_u64(1));
         let set = table.allocate(&offer(0), ue, us, &PORTS, &mut rng).unwrap();
         let id = table.insert(held(set, State::Active));
-        let same_port = Offer { spi_uc: 9000, spi_us: 9001, ..offer(0) };
-        let same_spi = Offer { spi_uc: 5001, spi_us: 9001, ..offer(1) };
+        let same_port = Offer {
+            spi_uc: 9000,
+            spi_us: 9001,
+            ..offer(0)
+        };
+        let same_spi = Offer {
+            spi_uc: 5001,
+            spi_us: 9001,
+            ..offer(1)
+        };
         for (other, expected) in [(same_port, true), (same_spi, true), (offer(1), false)] {
             let new = table.allocate(&other, ue, us, &PORTS, &mut rng).unwrap();
             assert_eq!(table.in_the_way(&new).contains(&id), expected);
@@ -376,9 +427,18 @@ mod tests {
         let (mut table, mut rng) = (SaTable::default(), Rng::from_u64(1));
         let impi = Impi::parse("a@b").unwrap();
         let mut ids = Vec::new();
-        for (n, state) in [State::Active, State::Proposed { used: false }, State::Proposed { used: false }].iter().enumerate() {
+        for (n, state) in [
+            State::Active,
+            State::Proposed { used: false },
+            State::Proposed { used: false },
+        ]
+        .iter()
+        .enumerate()
+        {
             assert_eq!(table.surplus(&impi, None), None);
-            let set = table.allocate(&offer(u16::try_from(n).unwrap()), ue, us, &PORTS, &mut rng).unwrap();
+            let set = table
+                .allocate(&offer(u16::try_from(n).unwrap()), ue, us, &PORTS, &mut rng)
+                .unwrap();
             ids.push(table.insert(held(set, *state)));
         }
         assert_eq!(table.surplus(&impi, None), Some(ids[1]), "the oldest proposal");
@@ -397,7 +457,11 @@ mod tests {
         let out = h.answer(request);
         assert_eq!((out.local.port(), out.remote.port()), (set.port_pc, set.port_us));
         let conn = Some(ims_core::ConnId(4));
-        let tcp = Flow { transport: Transport::Tcp, conn, ..request };
+        let tcp = Flow {
+            transport: Transport::Tcp,
+            conn,
+            ..request
+        };
         assert_eq!(h.answer(tcp), tcp);
         assert_eq!(h.answer(Flow { conn: None, ..tcp }), h.outward(Transport::Tcp));
         assert_eq!(h.sent_by(), "[2001:db8::1]:6100");

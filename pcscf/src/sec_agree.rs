@@ -18,7 +18,7 @@ const LEAST_SPI: u32 = 256;
 
 /// One mechanism with its defaults filled in and its words in lower case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Mechanism {
+pub(crate) struct Mechanism {
     name: String,
     alg: String,
     ealg: String,
@@ -32,28 +32,31 @@ pub struct Mechanism {
 
 /// A mechanism of the UE that we could use: its suite, and the SPIs and ports that the UE chose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offer {
-    pub suite: Suite,
-    pub spi_uc: u32,
-    pub spi_us: u32,
-    pub port_uc: u16,
-    pub port_us: u16,
+pub(crate) struct Offer {
+    pub(crate) suite: Suite,
+    pub(crate) spi_uc: u32,
+    pub(crate) spi_us: u32,
+    pub(crate) port_uc: u16,
+    pub(crate) port_us: u16,
 }
 
 /// What a REGISTER says about security agreement.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Proposal {
+pub(crate) struct Proposal {
     /// The whole Security-Client, sorted, for the comparison after the challenge.
-    pub client: Vec<Mechanism>,
+    pub(crate) client: Vec<Mechanism>,
     /// What we could use, best first by our preference.
-    pub usable: Vec<Offer>,
+    pub(crate) usable: Vec<Offer>,
     /// `sec-agree` stands in Require or Proxy-Require.
-    pub required: bool,
+    pub(crate) required: bool,
 }
 
 impl Proposal {
-    pub fn read(message: &Message, security: &Security) -> Result<Self, HeaderError> {
-        let too_many = HeaderError { name: "Security-Client", reason: "too many mechanisms" };
+    pub(crate) fn read(message: &Message, security: &Security) -> Result<Self, HeaderError> {
+        let too_many = HeaderError {
+            name: "Security-Client",
+            reason: "too many mechanisms",
+        };
         let listed: Vec<SecurityClient> = message.all()?;
         if listed.len() > MOST_MECHANISMS {
             return Err(too_many);
@@ -63,11 +66,15 @@ impl Proposal {
         client.sort();
         let required =
             message.has_token(Name::Require, "sec-agree") || message.has_token(Name::ProxyRequire, "sec-agree");
-        Ok(Self { client, usable, required })
+        Ok(Self {
+            client,
+            usable,
+            required,
+        })
     }
 
     /// The suites offered, for the operator.
-    pub fn offered(&self) -> String {
+    pub(crate) fn offered(&self) -> String {
         let mut words: Vec<String> = self.client.iter().map(Mechanism::to_string).collect();
         words.dedup();
         words.truncate(8);
@@ -77,13 +84,20 @@ impl Proposal {
 
 fn by_preference(client: &[Mechanism], security: &Security) -> Vec<Offer> {
     let offers: Vec<Offer> = client.iter().filter_map(Mechanism::offer).collect();
-    security.preference.iter().filter_map(|p| offers.iter().find(|o| o.suite == p.0)).copied().collect()
+    security
+        .preference
+        .iter()
+        .filter_map(|p| offers.iter().find(|o| o.suite == p.0))
+        .copied()
+        .collect()
 }
 
 impl Mechanism {
-    pub fn of(m: &SecMechanism) -> Self {
+    pub(crate) fn of(m: &SecMechanism) -> Self {
         let word = |value: &Option<String>, absent: &str| {
-            value.as_deref().map_or_else(|| absent.to_owned(), str::to_ascii_lowercase)
+            value
+                .as_deref()
+                .map_or_else(|| absent.to_owned(), str::to_ascii_lowercase)
         };
         Self {
             name: m.mechanism.to_ascii_lowercase(),
@@ -118,7 +132,10 @@ impl Mechanism {
         if self.name != "ipsec-3gpp" || self.prot != "esp" || self.mode != "trans" {
             return None;
         }
-        let suite = Suite { alg: AuthAlg::from_token(&self.alg)?, ealg: EncAlg::from_token(&self.ealg)? };
+        let suite = Suite {
+            alg: AuthAlg::from_token(&self.alg)?,
+            ealg: EncAlg::from_token(&self.ealg)?,
+        };
         let spi = |spi: Option<u32>| spi.filter(|s| *s >= LEAST_SPI);
         let port = |port: Option<u16>| port.filter(|p| *p > 0);
         let offer = Offer {
@@ -136,7 +153,10 @@ impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // From the network into a log line: nothing that is no token.
         let token = |text: &str| -> String {
-            text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(24).collect()
+            text.chars()
+                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+                .take(24)
+                .collect()
         };
         match self.name == "ipsec-3gpp" {
             true => write!(f, "{}/{}", token(&self.alg), token(&self.ealg)),
@@ -146,7 +166,7 @@ impl fmt::Display for Mechanism {
 }
 
 /// Security-Server for a challenge: the one mechanism we chose, with our SPIs and ports.
-pub fn security_server(set: &SaSet, q: f32) -> String {
+pub(crate) fn security_server(set: &SaSet, q: f32) -> String {
     format!(
         "ipsec-3gpp;q={};prot=esp;mod=trans;spi-c={};spi-s={};port-c={};port-s={};alg={};ealg={}",
         q_value(q),
@@ -160,13 +180,19 @@ pub fn security_server(set: &SaSet, q: f32) -> String {
 }
 
 /// Security-Server for a 421 or 494: what we would accept, best first (RFC 3329 2.3.1).
-pub fn acceptable(security: &Security) -> String {
+pub(crate) fn acceptable(security: &Security) -> String {
     let mechanism = |(place, suite): (usize, &crate::config::SuiteName)| {
         let q = 1.0 - 0.05 * f32::from(u8::try_from(place.min(18)).unwrap_or(18));
         let (alg, ealg) = (suite.0.alg.token(), suite.0.ealg.token());
         format!("ipsec-3gpp;q={};prot=esp;mod=trans;alg={alg};ealg={ealg}", q_value(q))
     };
-    security.preference.iter().enumerate().map(mechanism).collect::<Vec<_>>().join(", ")
+    security
+        .preference
+        .iter()
+        .enumerate()
+        .map(mechanism)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `0.1`, `1`: at most three decimals (RFC 3261 25.1 qvalue).
@@ -177,11 +203,13 @@ fn q_value(q: f32) -> String {
 }
 
 /// Whether Security-Verify repeats what Security-Server said for this set. None: there is no such header.
-pub fn verifies(message: &Message, set: &SaSet) -> Option<bool> {
+pub(crate) fn verifies(message: &Message, set: &SaSet) -> Option<bool> {
     if !message.has(Name::SecurityVerify) {
         return None;
     }
-    let Ok(listed) = message.all::<SecurityVerify>() else { return Some(false) };
+    let Ok(listed) = message.all::<SecurityVerify>() else {
+        return Some(false);
+    };
     let sent = Mechanism::server(set);
     let right = |v: &SecurityVerify| Mechanism::of(&v.0) == sent;
     Some(!listed.is_empty() && listed.len() <= MOST_MECHANISMS && listed.iter().all(right))
@@ -189,7 +217,7 @@ pub fn verifies(message: &Message, set: &SaSet) -> Option<bool> {
 
 /// Takes security agreement out of a request for the core (RFC 3329 2.3.1): the header fields, and the option tag
 /// with the fields that it leaves empty.
-pub fn strip(message: &mut Message) {
+pub(crate) fn strip(message: &mut Message) {
     for name in [Name::SecurityClient, Name::SecurityServer, Name::SecurityVerify] {
         message.remove(name);
     }
@@ -213,7 +241,10 @@ mod tests {
     }
 
     fn security(preference: &[&str]) -> Security {
-        Security { preference: preference.iter().map(|p| SuiteName::parse(p).unwrap()).collect(), ..Security::default() }
+        Security {
+            preference: preference.iter().map(|p| SuiteName::parse(p).unwrap()).collect(),
+            ..Security::default()
+        }
     }
 
     fn suite(text: &str) -> Suite {
@@ -227,13 +258,20 @@ mod tests {
 
     #[test]
     fn the_best_mutual_suite_is_taken_by_our_preference_over_commas_and_lines() {
-        let p = Proposal::read(&register(SAMSUNG), &security(&["hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"])).unwrap();
+        let p = Proposal::read(
+            &register(SAMSUNG),
+            &security(&["hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"]),
+        )
+        .unwrap();
         assert_eq!(p.client.len(), 4);
-        assert_eq!(p.usable.iter().map(|o| o.suite).collect::<Vec<_>>(), [
-            suite("hmac-sha-1-96/null"),
-            suite("hmac-sha-1-96/aes-cbc")
-        ]);
-        assert_eq!((p.usable[0].port_uc, p.usable[0].port_us, p.usable[0].spi_uc), (5100, 5101, 1000));
+        assert_eq!(
+            p.usable.iter().map(|o| o.suite).collect::<Vec<_>>(),
+            [suite("hmac-sha-1-96/null"), suite("hmac-sha-1-96/aes-cbc")]
+        );
+        assert_eq!(
+            (p.usable[0].port_uc, p.usable[0].port_us, p.usable[0].spi_uc),
+            (5100, 5101, 1000)
+        );
         assert!(!p.required);
     }
 
@@ -253,11 +291,26 @@ mod tests {
         for (line, why) in [
             ("tls", "another mechanism"),
             ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=301;port-c=1", "no port-s"),
-            ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=200;spi-s=301;port-c=1;port-s=2", "reserved SPI"),
-            ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=300;port-c=1;port-s=2", "one SPI twice"),
-            ("ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=300;spi-s=301;port-c=1;port-s=2", "AH"),
-            ("ipsec-3gpp;alg=hmac-sha-1-96;mod=UDP-enc-tun;spi-c=300;spi-s=301;port-c=1;port-s=2", "tunnel"),
-            ("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-gcm;spi-c=300;spi-s=301;port-c=1;port-s=2", "no suite"),
+            (
+                "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=200;spi-s=301;port-c=1;port-s=2",
+                "reserved SPI",
+            ),
+            (
+                "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=300;port-c=1;port-s=2",
+                "one SPI twice",
+            ),
+            (
+                "ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=300;spi-s=301;port-c=1;port-s=2",
+                "AH",
+            ),
+            (
+                "ipsec-3gpp;alg=hmac-sha-1-96;mod=UDP-enc-tun;spi-c=300;spi-s=301;port-c=1;port-s=2",
+                "tunnel",
+            ),
+            (
+                "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-gcm;spi-c=300;spi-s=301;port-c=1;port-s=2",
+                "no suite",
+            ),
         ] {
             let p = Proposal::read(&register(&format!("Security-Client: {line}\r\n")), &Security::default()).unwrap();
             assert!(p.usable.is_empty() && !p.client.is_empty(), "{why}");
@@ -288,10 +341,12 @@ mod tests {
         );
         let says = |v: &str| verifies(&register(&format!("Security-Verify: {v}\r\n")), &set());
         // The iPhone sorts parameters by name and puts q in the middle; defaults may go missing.
-        let sorted =
-            "ipsec-3gpp;alg=HMAC-SHA-1-96;ealg=null;mod=trans;port-c=6101;port-s=6100;prot=esp;q=0.1;spi-c=2000;spi-s=2001";
+        let sorted = "ipsec-3gpp;alg=HMAC-SHA-1-96;ealg=null;mod=trans;port-c=6101;port-s=6100;prot=esp;q=0.1;spi-c=2000;spi-s=2001";
         assert_eq!(says(sorted), Some(true));
-        assert_eq!(says("ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2001; spi-c=2000; port-s=6100; port-c=6101"), Some(true));
+        assert_eq!(
+            says("ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2001; spi-c=2000; port-s=6100; port-c=6101"),
+            Some(true)
+        );
         assert_eq!(says(&sorted.replace("spi-c=2000", "spi-c=2002")), Some(false));
         assert_eq!(says(&sorted.replace("ealg=null", "ealg=aes-cbc")), Some(false));
         assert_eq!(says(&format!("{sorted}, tls")), Some(false));
@@ -306,7 +361,10 @@ mod tests {
         );
         strip(&mut m);
         let text = String::from_utf8(m.to_bytes().to_vec()).unwrap();
-        assert!(!text.contains("sec-agree") && !text.contains("Security-") && !text.contains("\r\nRequire"), "{text}");
+        assert!(
+            !text.contains("sec-agree") && !text.contains("Security-") && !text.contains("\r\nRequire"),
+            "{text}"
+        );
         assert_eq!(m.tokens(Name::ProxyRequire), ["gruu"]);
         assert_eq!(m.tokens(Name::Supported), ["path"]);
     }
@@ -319,6 +377,9 @@ mod tests {
             "ipsec-3gpp;q=1;prot=esp;mod=trans;alg=hmac-sha-1-96;ealg=aes-cbc, \
              ipsec-3gpp;q=0.95;prot=esp;mod=trans;alg=null;ealg=aes-gcm"
         );
-        assert_eq!((q_value(0.0), q_value(0.5), q_value(1.0)), ("0".into(), "0.5".into(), "1".into()));
+        assert_eq!(
+            (q_value(0.0), q_value(0.5), q_value(1.0)),
+            ("0".into(), "0.5".into(), "1".into())
+        );
     }
 }

@@ -1,0 +1,13 @@
+//! The P-CSCF as a program of its own: `pcscf --config configs/pcscf.toml`.
+
+use ims_shell::{Role, role_main};
+use pcscf::{Config, Pcscf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    role_main("pcscf", |input| {
+        let config: Config = input.config()?;
+        let wiring = config.wiring();
+        Ok(Role::new(Pcscf::new(config)?, wiring))
+    })
+}
