@@ -1,1 +1,266 @@
-//! TBD
+//! The serving CSCF (TS 24.229 5.4): authenticates users with the vectors of the HSS and is their registrar.
+
+mod auth;
+mod config;
+mod error;
+mod profile;
+mod push;
+mod register;
+mod registrar;
+mod wish;
+
+pub use config::{Config, Limits, Reauthenticate, Registration as RegistrationConfig, Timers};
+pub use error::Refusal;
+
+use auth::Challenges;
+use ims_core::config::ConfigError;
+use ims_core::time::earliest;
+use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Node, Problem, RequestId, Time};
+use ims_diameter::DiameterEvent;
+use ims_diameter::cx::{Sar, ServerAssignmentType};
+use ims_diameter::endpoint::RequestFailure;
+use ims_sip::endpoint::ServerTx;
+use ims_sip::{Message, Method, Name, SipEvent};
+use register::Attempt;
+use registrar::Registrar;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
+const SHOWN: usize = 1000;
+
+pub struct Scscf {
+    config: Config,
+    sip: ims_sip::Endpoint,
+    cx: ims_diameter::Endpoint,
+    /// Challenges that no answer came to yet; each has reg-await-auth running.
+    auth: Challenges,
+    /// Who is registered, from where, until when, with which profile.
+    registrar: Registrar,
+    /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
+    waiting: BTreeMap<RequestId, Waiting>,
+    /// How often each kind of refusal happened.
+    refusals: BTreeMap<&'static str, u64>,
+}
+
+/// What an answer of the HSS goes on with.
+enum Waiting {
+    /// A challenge is to be made; `resyncs`: how often the sequence number was brought into step before.
+    Maa { attempt: Box<Attempt>, resyncs: u8 },
+    /// A registration or de-registration is to be answered.
+    Saa { attempt: Box<Attempt>, kind: ServerAssignmentType },
+    /// The HSS was told something, and nobody waits.
+    Told { impu: Impu, kind: ServerAssignmentType },
+}
+
+impl Scscf {
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            sip: ims_sip::Endpoint::new(config.sip_endpoint()?),
+            cx: ims_diameter::Endpoint::new(config.diameter_endpoint()),
+            auth: Challenges::default(),
+            registrar: Registrar::default(),
+            config,
+            waiting: BTreeMap::new(),
+            refusals: BTreeMap::new(),
+        })
+    }
+
+    fn on_sip(&mut self, event: SipEvent, ctx: &mut Ctx<'_>) {
+        match event {
+            SipEvent::Request { tx, message, .. } => {
+                if let Err(refusal) = self.on_request(tx, &message, ctx) {
+                    self.refuse(tx, &message, &refusal, ctx);
+                }
+            }
+            SipEvent::Refused { flow, status, reason } => {
+                self.count("malformed");
+                tracing::info!(%flow, status, reason, "refused a message that is no usable request");
+            }
+            // Only REGISTER transactions live here, all of them towards us.
+            SipEvent::Ack { .. }
+            | SipEvent::Cancel { .. }
+            | SipEvent::Response { .. }
+            | SipEvent::Stray { .. }
+            | SipEvent::Failed { .. }
+            | SipEvent::Undelivered { .. } => {}
+        }
+    }
+
+    fn on_request(&mut self, tx: ServerTx, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        match message.method() {
+            Method::Register => self.on_register(tx, message, ctx),
+            Method::Options if self.config.is_me(message.uri()) => {
+                let mut answer = Message::response(message, 200, Some(&ctx.rng.token(10)));
+                answer.set(Name::Allow, "REGISTER, OPTIONS");
+                answer.set(Name::Supported, "path");
+                self.sip.respond(tx, answer, ctx);
+                Ok(())
+            }
+            other => Err(Refusal::NotYet { method: other.as_str().to_owned() }),
+        }
+    }
+
+    fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
+        match event {
+            DiameterEvent::Answer { id, message } => match self.waiting.remove(&id) {
+                Some(waiting) => self.on_answer(waiting, Ok(&message), ctx),
+                None => tracing::debug!(?id, "an answer that nobody waits for"),
+            },
+            DiameterEvent::Failed { id, cause } => {
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    self.on_answer(waiting, Err(cause), ctx);
+                }
+            }
+            DiameterEvent::Request { token, message } => self.on_push(token, &message, ctx),
+            DiameterEvent::PeerUp { peer } => tracing::info!(peer, "HSS is there"),
+            DiameterEvent::PeerDown { peer, reason } => tracing::warn!(peer, reason, "HSS is gone"),
+        }
+    }
+
+    fn on_answer(
+        &mut self,
+        waiting: Waiting,
+        answer: Result<&ims_diameter::Message, RequestFailure>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        match waiting {
+            Waiting::Maa { attempt, resyncs } => self.on_maa(*attempt, resyncs, answer, ctx),
+            Waiting::Saa { attempt, kind } => self.on_saa(*attempt, kind, answer, ctx),
+            Waiting::Told { impu, kind } => {
+                if let Err(refusal) = profile::read_saa(answer) {
+                    self.count(refusal.name());
+                    tracing::warn!(?impu, ?kind, "{refusal}");
+                }
+            }
+        }
+    }
+
+    /// Tells the HSS something that no request of a UE waits for.
+    fn tell_hss(&mut self, impi: &Impi, impu: &Impu, kind: ServerAssignmentType, ctx: &mut Ctx<'_>) {
+        let sar = self.sar(impi, impu, kind);
+        let id = self.cx.send_request(sar.to_message(), &self.config.hss(), ctx);
+        self.waiting.insert(id, Waiting::Told { impu: impu.clone(), kind });
+    }
+
+    fn sar(&self, impi: &Impi, impu: &Impu, kind: ServerAssignmentType) -> Sar {
+        Sar {
+            impi: Some(impi.clone()),
+            impus: vec![impu.clone()],
+            server_name: self.config.name(),
+            kind,
+            data_already_available: self.registrar.find(impi, impu).is_some(),
+            wildcarded: None,
+        }
+    }
+
+    /// The one place where a request is refused: answered, counted, logged.
+    fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
+        self.count(refusal.name());
+        tracing::warn!(method = %request.method(), status = refusal.status(), refusal = refusal.name(), "{refusal}");
+        let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
+        match refusal {
+            Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),
+            Refusal::BadExtension(tags) => answer.set(Name::Unsupported, tags.join(", ")),
+            Refusal::Full(_) => answer.set(Name::RetryAfter, 5),
+            _ => {}
+        }
+        self.sip.respond(tx, answer, ctx);
+    }
+
+    fn count(&mut self, name: &'static str) {
+        *self.refusals.entry(name).or_default() += 1;
+    }
+
+    fn on_command(&mut self, command: Command, ctx: &mut Ctx<'_>) {
+        let result = match command.call.as_str() {
+            "status" => Ok(self.snapshot()),
+            call => Err(Problem::not_found(format!("the S-CSCF knows no command {call:?}"))),
+        };
+        ctx.act(Action::Reply { id: command.id, result });
+    }
+
+    /// reg-await-auth and the expiry of bindings (TS 24.229 5.4.1.2.3, 5.4.1.6).
+    fn on_timers(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some((impi, challenge)) = self.auth.pop_expired(ctx.now) {
+            self.count("authentication-timeout");
+            tracing::info!(impu = ?challenge.impu, "no answer to the challenge: the phone cannot reach us or gave up");
+            self.tell_hss(&impi, &challenge.impu, ServerAssignmentType::AuthenticationTimeout, ctx);
+        }
+        while let Some(gone) = self.registrar.pop_expired(ctx.now) {
+            self.count("registration-expired");
+            tracing::info!(impu = ?gone.impu, "registration expired: the phone did not refresh it");
+            self.tell_hss(&gone.impi, &gone.impu, ServerAssignmentType::TimeoutDeregistration, ctx);
+        }
+    }
+
+    /// What the two endpoints made of the bytes, until both have nothing more to say.
+    fn drain(&mut self, ctx: &mut Ctx<'_>) {
+        loop {
+            if let Some(event) = self.sip.next_event() {
+                self.on_sip(event, ctx);
+            } else if let Some(event) = self.cx.next_event() {
+                self.on_diameter(event, ctx);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// No request is on its way; challenges may be open and users registered.
+    pub fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.sip.is_quiet() && self.cx.is_quiet()
+    }
+}
+
+impl Node for Scscf {
+    fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
+        self.registrar.set_clock(ctx.now);
+        match event {
+            Event::Start => self.cx.on_start(ctx),
+            Event::Sip(packet) => self.sip.on_packet(packet, ctx),
+            Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
+            Event::FlowClosed(conn) => self.sip.on_flow_closed(conn, ctx),
+            Event::LinkUp { link, peer, remote } => self.cx.on_link_up(link, peer, remote, ctx),
+            Event::LinkDown { link, peer } => self.cx.on_link_down(link, peer, ctx),
+            Event::Diameter { link, bytes } => self.cx.on_message(link, bytes, ctx),
+            Event::Dns { id, answer } => {
+                self.sip.on_dns(id, answer, ctx);
+            }
+            Event::Command(command) => self.on_command(command, ctx),
+            Event::Timeout => {
+                self.sip.on_timeout(ctx);
+                self.cx.on_timeout(ctx);
+                self.on_timers(ctx);
+            }
+            Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
+        }
+        self.drain(ctx);
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let own = earliest(self.auth.deadline(), self.registrar.deadline());
+        earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
+    }
+
+    fn snapshot(&self) -> Value {
+        let waiting = self.waiting.values().take(100).map(|w| match w {
+            Waiting::Maa { attempt, .. } => json!({"maa": format!("{:?}", attempt.impu)}),
+            Waiting::Saa { attempt, kind } => {
+                json!({"saa": format!("{:?}", attempt.impu), "kind": format!("{kind:?}")})
+            }
+            Waiting::Told { impu, kind } => json!({"told": format!("{impu:?}"), "kind": format!("{kind:?}")}),
+        });
+        json!({
+            "role": "scscf",
+            "registered": self.registrar.len(),
+            "registrations": self.registrar.describe(SHOWN),
+            "challenges": self.auth.len(),
+            "waiting": waiting.collect::<Vec<_>>(),
+            "refusals": self.refusals,
+            "sip": self.sip.snapshot(),
+            "diameter": self.cx.snapshot(),
+        })
+    }
+}

@@ -1,0 +1,224 @@
+//! The configuration of an I-CSCF (`configs/icscf.toml`).
+
+use ims_core::config::{ConfigError, Span};
+use ims_core::uri::{Uri, host_of};
+use ims_core::{SipListener, Wiring};
+use ims_diameter::cx;
+use ims_diameter::endpoint::{EndpointConfig, PeerConfig, To};
+use ims_sip::endpoint::SipTimers;
+use ims_sip::locate::{StaticHops, Target};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+const DOMAIN: &str = "ims.mnc001.mcc001.3gppnetwork.org";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Host name of this I-CSCF: Via, and what OPTIONS may ask for.
+    pub host: String,
+    /// Address and port, UDP and TCP.
+    pub listen: SocketAddr,
+    /// Requests larger than this many bytes go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
+    pub udp_limit: usize,
+    /// Addresses that a REGISTER may come from (TS 24.229 5.3.1.2); empty: everyone who can reach us.
+    pub trusted: Vec<IpAddr>,
+    /// The visited network to tell the HSS when the REGISTER names none.
+    pub visited_network: String,
+    /// The S-CSCFs to choose from, in order of preference between equals.
+    pub scscf: Vec<Scscf>,
+    /// Realm of the HSS; absent: ours.
+    pub hss_realm: Option<String>,
+    /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:6060", in order of preference.
+    pub next_hops: BTreeMap<String, Vec<String>>,
+    /// The side of the HSS.
+    pub diameter: EndpointConfig,
+    pub timers: Timers,
+    pub limits: Limits,
+}
+
+/// One S-CSCF and what it can do.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scscf {
+    /// Its SIP URI, as the HSS will store it.
+    pub name: String,
+    /// Numbers with the meaning that the operator gave them in the HSS (TS 29.228 6.7).
+    #[serde(default)]
+    pub capabilities: Vec<u32>,
+}
+
+/// RFC 3261 17.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// Round trip estimate: the first retransmission.
+    pub t1: Span,
+    /// Longest retransmission interval.
+    pub t2: Span,
+    /// How long a message stays in the network.
+    pub t4: Span,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// REGISTERs on their way at one time.
+    pub max_pending: usize,
+    /// SIP transactions of both sides.
+    pub max_transactions: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let name = format!("sip:scscf.{DOMAIN}:6060");
+        Self {
+            host: format!("icscf.{DOMAIN}"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4060)),
+            udp_limit: 1300,
+            trusted: Vec::new(),
+            visited_network: DOMAIN.into(),
+            scscf: vec![Scscf { name, capabilities: Vec::new() }],
+            hss_realm: None,
+            next_hops: BTreeMap::from([(format!("scscf.{DOMAIN}"), vec!["udp:127.0.0.1:6060".to_owned()])]),
+            diameter: EndpointConfig {
+                origin_host: format!("icscf.{DOMAIN}"),
+                peers: vec![hss()],
+                ..Default::default()
+            },
+            timers: Timers::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { t1: Span(SipTimers::CORE.t1), t2: Span(SipTimers::CORE.t2), t4: Span(SipTimers::CORE.t4) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_pending: 20_000, max_transactions: 100_000 }
+    }
+}
+
+impl Config {
+    /// The sockets to open.
+    pub fn wiring(&self) -> Wiring {
+        Wiring { sip: vec![SipListener::open(self.listen)], diameter: Vec::new() }
+    }
+
+    /// Everything that can be wrong with a configuration by itself.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        refuse(self.listen.ip().is_unspecified(), "listen: write an address of this machine, not 0.0.0.0")?;
+        refuse(self.host.is_empty(), "host: write the host name of the I-CSCF, such as icscf.ims.example")?;
+        refuse(self.scscf.is_empty(), "scscf: name at least one S-CSCF")?;
+        for scscf in &self.scscf {
+            let is_sip = Uri::parse(&scscf.name).is_ok_and(|uri| uri.is_sip());
+            refuse(!is_sip, "scscf.name: write a SIP URI, such as sip:scscf.ims.example:6060")?;
+        }
+        refuse(self.diameter.peers.is_empty(), "diameter.peers: name the HSS, with host and connect")?;
+        let unnamed = self.diameter.origin_host == EndpointConfig::default().origin_host;
+        refuse(unnamed, "diameter.origin_host: give this I-CSCF a Diameter name of its own")?;
+        let t = [self.timers.t1, self.timers.t2, self.timers.t4];
+        refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
+        refuse(self.limits.max_pending == 0 || self.limits.max_transactions == 0, "limits: none may be zero")?;
+        self.static_hops().map(drop)
+    }
+
+    pub(crate) fn sip_endpoint(&self) -> Result<ims_sip::endpoint::EndpointConfig, ConfigError> {
+        let timers = SipTimers { t1: self.timers.t1.0, t2: self.timers.t2.0, t4: self.timers.t4.0 };
+        Ok(ims_sip::endpoint::EndpointConfig {
+            core: timers,
+            ue: SipTimers::UE,
+            local: self.listen,
+            sent_by: format!("{}:{}", host_of(self.listen.ip()), self.listen.port()),
+            udp_limit: self.udp_limit,
+            hops: self.static_hops()?,
+            max_transactions: self.limits.max_transactions,
+            server_location: Default::default(),
+        })
+    }
+
+    pub(crate) fn diameter_endpoint(&self) -> EndpointConfig {
+        EndpointConfig { applications: vec![(cx::VENDOR_3GPP, cx::APPLICATION)], ..self.diameter.clone() }
+    }
+
+    /// Where Cx requests go: any HSS of the realm.
+    pub(crate) fn hss(&self) -> To {
+        To { realm: self.hss_realm.clone().unwrap_or_else(|| self.diameter.origin_realm.clone()), host: None }
+    }
+
+    /// Whether a Request-URI names this very element.
+    pub(crate) fn is_me(&self, uri: &str) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| {
+            let port = uri.port().unwrap_or(self.listen.port()) == self.listen.port();
+            let host = uri.host().eq_ignore_ascii_case(&self.host) || uri.host_ip() == Some(self.listen.ip());
+            uri.is_sip() && port && host
+        })
+    }
+
+    fn static_hops(&self) -> Result<StaticHops, ConfigError> {
+        let mut hops = BTreeMap::new();
+        for (host, targets) in &self.next_hops {
+            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
+            match parsed {
+                Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
+                _ => {
+                    return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:6060\"")));
+                }
+            };
+        }
+        Ok(StaticHops(hops))
+    }
+}
+
+fn hss() -> PeerConfig {
+    let connect = Some("127.0.0.1:3868".to_owned());
+    PeerConfig { host: Some(format!("hss.{DOMAIN}")), realm: Some(DOMAIN.to_owned()), connect }
+}
+
+fn invalid(reason: String) -> ConfigError {
+    ConfigError::Invalid { file: "icscf".into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_says_what_the_defaults_are() {
+        let text = include_str!("../../configs/icscf.toml");
+        let shipped: Config = ims_core::config::parse("icscf.toml", text).unwrap();
+        shipped.check().unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_errors() {
+        let parse = |text: &str| ims_core::config::parse::<Config>("x", text);
+        assert!(parse("lissten = 1").is_err());
+        for text in [
+            "listen = '0.0.0.0:4060'",
+            "scscf = []",
+            "scscf = [{ name = 'tel:1' }]",
+            "timers.t1 = 0",
+            "limits.max_pending = 0",
+            "[next_hops]\n'a' = []",
+        ] {
+            assert!(parse(text).unwrap().check().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn knows_itself_by_name_and_address() {
+        let config = Config::default();
+        assert!(config.is_me("sip:ICSCF.ims.mnc001.mcc001.3gppnetwork.org"));
+        assert!(config.is_me("sip:127.0.0.1:4060"));
+        assert!(!config.is_me("sip:127.0.0.1:5060") && !config.is_me("tel:+1"));
+    }
+}

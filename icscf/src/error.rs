@@ -1,0 +1,128 @@
+//! What an I-CSCF refuses, and why.
+
+use ims_core::Impu;
+use ims_diameter::cx::ResultCode;
+use ims_diameter::endpoint::RequestFailure;
+use ims_sip::endpoint::ClientFailure;
+use std::fmt;
+
+/// A request that goes no further. `Display` is one sentence for the operator: what is wrong, and what to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Refusal {
+    /// A header that the I-CSCF needs is missing or cannot be read.
+    Malformed(String),
+    /// It came from an address that is not in `trusted`.
+    Untrusted(std::net::IpAddr),
+    /// Max-Forwards was 0.
+    TooManyHops,
+    /// Neither the Authorization header nor To gives a private identity.
+    NoPrivateIdentity,
+    /// The HSS says no.
+    NotAllowed { impu: Impu, result: ResultCode },
+    /// The HSS answers with something that cannot be worked with.
+    HssAnswer(String),
+    /// The HSS does not answer.
+    HssSilent(RequestFailure),
+    /// No configured S-CSCF has the mandatory capabilities of the user.
+    NoCapableScscf { mandatory: Vec<u32> },
+    /// The S-CSCF of a protected REGISTER, or the last one there was to try, does not answer.
+    ScscfSilent { name: String, cause: ClientFailure },
+    /// The S-CSCF said that it cannot serve now, and there is no other.
+    ScscfUnavailable { name: String, status: u16 },
+    /// As much is on its way as the limit allows.
+    Full,
+    /// A method that this release does not carry yet.
+    NotYet { method: String },
+}
+
+impl Refusal {
+    /// TS 24.229 5.3.1.3, where it says.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::Untrusted(_) | Self::NotAllowed { .. } | Self::NoPrivateIdentity => 403,
+            Self::HssAnswer(_) | Self::HssSilent(_) | Self::ScscfUnavailable { .. } => 480,
+            Self::TooManyHops => 483,
+            Self::NotYet { .. } => 501,
+            Self::Full => 503,
+            Self::ScscfSilent { .. } => 504,
+            Self::NoCapableScscf { .. } => 600,
+        }
+    }
+
+    /// The counter in the snapshot.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::Untrusted(_) => "untrusted",
+            Self::TooManyHops => "too-many-hops",
+            Self::NoPrivateIdentity => "no-private-identity",
+            Self::NotAllowed { result: ResultCode::USER_UNKNOWN, .. } => "user-unknown",
+            Self::NotAllowed { result: ResultCode::IDENTITIES_DONT_MATCH, .. } => "identities-dont-match",
+            Self::NotAllowed { result: ResultCode::ROAMING_NOT_ALLOWED, .. } => "roaming-not-allowed",
+            Self::NotAllowed { .. } => "not-allowed",
+            Self::HssAnswer(_) => "hss-answer",
+            Self::HssSilent(_) => "hss-silent",
+            Self::NoCapableScscf { .. } => "no-capable-scscf",
+            Self::ScscfSilent { .. } => "scscf-silent",
+            Self::ScscfUnavailable { .. } => "scscf-unavailable",
+            Self::Full => "full",
+            Self::NotYet { .. } => "not-yet",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "{what}: the phone or an element before us writes it wrong"),
+            Self::Untrusted(ip) => {
+                write!(f, "REGISTER from {ip}: if that is a P-CSCF, add its address to `trusted` of the I-CSCF")
+            }
+            Self::TooManyHops => write!(f, "Max-Forwards is used up: look for a loop in next_hops"),
+            Self::NoPrivateIdentity => {
+                write!(f, "no private identity: the REGISTER has no user name in Authorization, and To is no SIP URI")
+            }
+            Self::NotAllowed { impu, result: ResultCode::USER_UNKNOWN } => {
+                write!(f, "the HSS does not know {impu:?}: provision the subscriber (imsbox subscriber add)")
+            }
+            Self::NotAllowed { impu, result: ResultCode::IDENTITIES_DONT_MATCH } => write!(
+                f,
+                "the HSS knows {impu:?}, but not as one of this private identity: compare IMPI and IMPUs of the subscriber"
+            ),
+            Self::NotAllowed { impu, result: ResultCode::ROAMING_NOT_ALLOWED } => {
+                write!(
+                    f,
+                    "{impu:?} may not register from this visited network: change its roaming permission in the HSS"
+                )
+            }
+            Self::NotAllowed { impu, result: ResultCode::IDENTITY_NOT_REGISTERED } => {
+                write!(f, "{impu:?} wants to de-register, but the HSS has no registration of it: nothing to do")
+            }
+            Self::NotAllowed { impu, result } => {
+                write!(
+                    f,
+                    "the HSS does not let {impu:?} register ({result:?}): look whether all its identities are barred"
+                )
+            }
+            Self::HssAnswer(what) => write!(f, "the HSS gave an answer to UAR that is of no use: {what}"),
+            Self::HssSilent(cause) => {
+                write!(f, "no answer from the HSS ({cause}): check that it runs and that [diameter] peers names it")
+            }
+            Self::NoCapableScscf { mandatory } => write!(
+                f,
+                "no S-CSCF has the mandatory capabilities {mandatory:?}, or all of them were tried: add it to [[scscf]]"
+            ),
+            Self::ScscfSilent { name, cause } => {
+                write!(f, "{name} does not answer ({cause:?}): check that it runs and that next_hops has its host")
+            }
+            Self::ScscfUnavailable { name, status } => {
+                write!(f, "{name} answered {status}, and there is no other S-CSCF in [[scscf]] to go to")
+            }
+            Self::Full => write!(f, "too many requests are on their way: raise limits.max_pending or add an I-CSCF"),
+            Self::NotYet { method } => write!(f, "{method}: sessions: not yet served by this release"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

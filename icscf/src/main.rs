@@ -1,0 +1,11 @@
+//! The I-CSCF as a program of its own, from a configuration file.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ims_shell::role_main("icscf", |input| {
+        let config: icscf::Config = input.config()?;
+        let wiring = config.wiring();
+        Ok(ims_shell::Role::new(icscf::Icscf::new(config)?, wiring))
+    })
+}

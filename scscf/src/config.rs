@@ -1,0 +1,333 @@
+//! The configuration of an S-CSCF (`configs/scscf.toml`).
+
+use ims_core::config::{ConfigError, Span};
+use ims_core::uri::{Uri, host_of};
+use ims_core::{SipListener, Wiring};
+use ims_diameter::cx;
+use ims_diameter::endpoint::{EndpointConfig, PeerConfig, To};
+use ims_sip::endpoint::SipTimers;
+use ims_sip::locate::{StaticHops, Target};
+use serde::{Deserialize, Deserializer};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+const DOMAIN: &str = "ims.mnc001.mcc001.3gppnetwork.org";
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Host name of this S-CSCF.
+    pub host: String,
+    /// The SIP URI under which the HSS and the I-CSCF know this S-CSCF; absent: sip:HOST:PORT.
+    pub name: Option<String>,
+    /// Home domain: realm of challenges, term-ioi.
+    pub domain: String,
+    /// Address and port, UDP and TCP.
+    pub listen: SocketAddr,
+    /// Requests larger than this many bytes go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
+    pub udp_limit: usize,
+    /// Qualities of protection to offer in a challenge: "auth", "auth-int", in order.
+    pub qop: Vec<String>,
+    pub registration: Registration,
+    /// Realm of the HSS; absent: ours.
+    pub hss_realm: Option<String>,
+    /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:5070", in order of preference.
+    pub next_hops: BTreeMap<String, Vec<String>>,
+    /// The side of the HSS.
+    pub diameter: EndpointConfig,
+    pub timers: Timers,
+    pub limits: Limits,
+}
+
+/// TS 24.229 5.4.1.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    /// Who wants less (and less than an hour) is told 423.
+    pub min_expires: Seconds,
+    /// Who wants more gets this.
+    pub max_expires: Seconds,
+    /// Who does not say gets this.
+    pub default_expires: Seconds,
+    /// reg-await-auth: how long a challenge waits for its answer.
+    pub await_auth: Span,
+    /// Whether a refresh over an unbroken security association is challenged again: "never", "always", or after how
+    /// long, such as "24h". De-registering over one is never challenged.
+    pub reauthenticate: Reauthenticate,
+    /// Contacts of one user that are kept.
+    pub max_contacts: usize,
+    /// Take the private identity from To when there is no Authorization header (5.4.1.1); it is challenged all the same.
+    pub derive_private_identity: bool,
+    /// Believe the right answer of a UE outside IPsec too. The P-CSCF decides which UEs may do without.
+    pub accept_unprotected: bool,
+}
+
+/// When a protected refresh is challenged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reauthenticate {
+    Never,
+    Always,
+    /// When the last authentication is older.
+    After(Span),
+}
+
+/// A duration in whole seconds, as SIP counts expiry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Seconds(u32);
+
+impl Seconds {
+    pub fn secs(self) -> u32 {
+        self.0
+    }
+}
+
+/// RFC 3261 17.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// Round trip estimate: the first retransmission.
+    pub t1: Span,
+    /// Longest retransmission interval.
+    pub t2: Span,
+    /// How long a message stays in the network.
+    pub t4: Span,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Implicit registration sets that are registered.
+    pub max_registrations: usize,
+    /// Challenges that wait for their answer.
+    pub max_challenges: usize,
+    /// Requests to the HSS on their way at one time.
+    pub max_pending: usize,
+    /// SIP transactions of both sides.
+    pub max_transactions: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let hop = |to: &str| vec![to.to_owned()];
+        Self {
+            host: format!("scscf.{DOMAIN}"),
+            name: None,
+            domain: DOMAIN.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6060)),
+            udp_limit: 1300,
+            qop: vec!["auth".into()],
+            registration: Registration::default(),
+            hss_realm: None,
+            next_hops: BTreeMap::from([
+                (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
+                (format!("pcscf.{DOMAIN}"), hop("udp:127.0.0.1:5070")),
+            ]),
+            diameter: EndpointConfig {
+                origin_host: format!("scscf.{DOMAIN}"),
+                peers: vec![hss()],
+                ..Default::default()
+            },
+            timers: Timers::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            min_expires: Seconds(60),
+            max_expires: Seconds(7200),
+            default_expires: Seconds(3600),
+            await_auth: Span::secs(240),
+            reauthenticate: Reauthenticate::Never,
+            max_contacts: 10,
+            derive_private_identity: true,
+            accept_unprotected: true,
+        }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self { t1: Span(SipTimers::CORE.t1), t2: Span(SipTimers::CORE.t2), t4: Span(SipTimers::CORE.t4) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_registrations: 500_000, max_challenges: 100_000, max_pending: 20_000, max_transactions: 100_000 }
+    }
+}
+
+impl Config {
+    /// The sockets to open.
+    pub fn wiring(&self) -> Wiring {
+        Wiring { sip: vec![SipListener::open(self.listen)], diameter: Vec::new() }
+    }
+
+    /// Everything that can be wrong with a configuration by itself.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        refuse(self.listen.ip().is_unspecified(), "listen: write an address of this machine, not 0.0.0.0")?;
+        let is_sip = Uri::parse(&self.name()).is_ok_and(|uri| uri.is_sip());
+        refuse(!is_sip, "host or name: write a host name, or a SIP URI such as sip:scscf.ims.example:6060")?;
+        let domain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+        };
+        refuse(!domain(&self.domain), "domain: write a domain name")?;
+        let qop = |q: &String| matches!(q.as_str(), "auth" | "auth-int");
+        refuse(self.qop.is_empty() || !self.qop.iter().all(qop), "qop: write \"auth\", \"auth-int\" or both")?;
+        let r = &self.registration;
+        let ordered = r.min_expires <= r.default_expires && r.default_expires <= r.max_expires;
+        refuse(!ordered || r.min_expires.0 == 0, "registration: 0 < min_expires <= default_expires <= max_expires")?;
+        refuse(r.await_auth.0.is_zero(), "registration.await_auth: may not be zero")?;
+        refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
+        refuse(self.diameter.peers.is_empty(), "diameter.peers: name the HSS, with host and connect")?;
+        let unnamed = self.diameter.origin_host == EndpointConfig::default().origin_host;
+        refuse(unnamed, "diameter.origin_host: give this S-CSCF a Diameter name of its own")?;
+        let t = [self.timers.t1, self.timers.t2, self.timers.t4];
+        refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
+        let l = &self.limits;
+        let limits = [l.max_registrations, l.max_challenges, l.max_pending, l.max_transactions];
+        refuse(limits.contains(&0), "limits: none may be zero")?;
+        self.static_hops().map(drop)
+    }
+
+    /// The SIP URI under which others know this S-CSCF.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("sip:{}:{}", self.host, self.listen.port()))
+    }
+
+    pub(crate) fn sip_endpoint(&self) -> Result<ims_sip::endpoint::EndpointConfig, ConfigError> {
+        let timers = SipTimers { t1: self.timers.t1.0, t2: self.timers.t2.0, t4: self.timers.t4.0 };
+        Ok(ims_sip::endpoint::EndpointConfig {
+            core: timers,
+            ue: SipTimers::UE,
+            local: self.listen,
+            sent_by: format!("{}:{}", host_of(self.listen.ip()), self.listen.port()),
+            udp_limit: self.udp_limit,
+            hops: self.static_hops()?,
+            max_transactions: self.limits.max_transactions,
+            server_location: Default::default(),
+        })
+    }
+
+    pub(crate) fn diameter_endpoint(&self) -> EndpointConfig {
+        EndpointConfig { applications: vec![(cx::VENDOR_3GPP, cx::APPLICATION)], ..self.diameter.clone() }
+    }
+
+    /// Where Cx requests go: any HSS of the realm.
+    pub(crate) fn hss(&self) -> To {
+        To { realm: self.hss_realm.clone().unwrap_or_else(|| self.diameter.origin_realm.clone()), host: None }
+    }
+
+    /// The Service-Route of every registration: `orig` marks requests that its user sends (5.4.3.1).
+    pub(crate) fn service_route(&self) -> String {
+        let name = self.name();
+        let uri = Uri::parse(&name).ok();
+        let host = uri.map_or(self.domain.as_str(), |uri| uri.host());
+        match uri.and_then(|uri| uri.port()) {
+            Some(port) => format!("<sip:orig@{host}:{port};lr>"),
+            None => format!("<sip:orig@{host};lr>"),
+        }
+    }
+
+    /// Whether a Request-URI names this very element.
+    pub(crate) fn is_me(&self, uri: &str) -> bool {
+        let name = self.name();
+        let (Ok(uri), Ok(name)) = (Uri::parse(uri), Uri::parse(&name)) else { return false };
+        let by_name =
+            uri.host().eq_ignore_ascii_case(name.host()) && (uri.port().is_none() || uri.port() == name.port());
+        let by_address = uri.host_ip() == Some(self.listen.ip()) && uri.port() == Some(self.listen.port());
+        uri.is_sip() && (by_name || by_address)
+    }
+
+    fn static_hops(&self) -> Result<StaticHops, ConfigError> {
+        let mut hops = BTreeMap::new();
+        for (host, targets) in &self.next_hops {
+            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
+            match parsed {
+                Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
+                _ => {
+                    return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:5070\"")));
+                }
+            };
+        }
+        Ok(StaticHops(hops))
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let span = Span::deserialize(d)?;
+        let whole = span.0.subsec_nanos() == 0;
+        let seconds = u32::try_from(span.0.as_secs()).ok().filter(|_| whole);
+        seconds.map(Self).ok_or_else(|| serde::de::Error::custom("expiry is counted in whole seconds"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Reauthenticate {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        match text.as_str() {
+            "never" => Ok(Self::Never),
+            "always" => Ok(Self::Always),
+            other => Span::parse(other).map(Self::After).ok_or_else(|| {
+                serde::de::Error::custom(format!("'{other}': write never, always, or a time such as 24h"))
+            }),
+        }
+    }
+}
+
+fn hss() -> PeerConfig {
+    let connect = Some("127.0.0.1:3868".to_owned());
+    PeerConfig { host: Some(format!("hss.{DOMAIN}")), realm: Some(DOMAIN.to_owned()), connect }
+}
+
+fn invalid(reason: String) -> ConfigError {
+    ConfigError::Invalid { file: "scscf".into(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_says_what_the_defaults_are() {
+        let text = include_str!("../../configs/scscf.toml");
+        let shipped: Config = ims_core::config::parse("scscf.toml", text).unwrap();
+        shipped.check().unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_errors() {
+        let parse = |text: &str| ims_core::config::parse::<Config>("x", text);
+        assert!(parse("lissten = 1").is_err());
+        assert!(parse("registration.reauthenticate = 'sometimes'").is_err());
+        assert!(parse("registration.min_expires = '500ms'").is_err());
+        for text in [
+            "listen = '[::]:6060'",
+            "name = 'scscf'",
+            "qop = []",
+            "qop = ['auth-conf']",
+            "registration.min_expires = 4000",
+            "registration.max_contacts = 0",
+            "limits.max_challenges = 0",
+            "diameter.origin_realm = 'x'",
+        ] {
+            assert!(parse(text).unwrap().check().is_err(), "{text}");
+        }
+        let config = parse("registration.reauthenticate = '24h'").unwrap();
+        assert_eq!(config.registration.reauthenticate, Reauthenticate::After(Span::secs(86_400)));
+    }
+
+    #[test]
+    fn the_service_route_marks_the_originating_side() {
+        let mut config = Config::default();
+        assert_eq!(config.service_route(), "<sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>");
+        config.name = Some("sip:[2001:db8::1]".into());
+        assert_eq!(config.service_route(), "<sip:orig@[2001:db8::1];lr>");
+    }
+}

@@ -1,0 +1,11 @@
+//! The S-CSCF as a program of its own, from a configuration file.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ims_shell::role_main("scscf", |input| {
+        let config: scscf::Config = input.config()?;
+        let wiring = config.wiring();
+        Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring))
+    })
+}

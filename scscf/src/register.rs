@@ -1,0 +1,294 @@
+//! REGISTER (TS 24.229 5.4.1): who asks, whether to believe it, what the HSS says to it, and the answer.
+
+use crate::profile::{Profile, read_saa, refused};
+use crate::registrar::Registration;
+use crate::wish::{Contacts, Wish};
+use crate::{Refusal, Scscf, Waiting};
+use ims_core::uri::{Scheme, Uri};
+use ims_core::{Ctx, Impi, Impu};
+use ims_diameter::cx::{Saa, ServerAssignmentType};
+use ims_diameter::endpoint::RequestFailure;
+use ims_sip::endpoint::ServerTx;
+use ims_sip::headers::{Authorization, PChargingVector, PVisitedNetworkId, To};
+use ims_sip::message::HeaderError;
+use ims_sip::{Message, Name};
+
+/// Option tags that a REGISTER may require here.
+const EXTENSIONS: [&str; 2] = ["path", "outbound"];
+
+/// A REGISTER that is being worked on.
+pub(crate) struct Attempt {
+    pub(crate) tx: ServerTx,
+    pub(crate) message: Message,
+    pub(crate) impi: Impi,
+    pub(crate) impu: Impu,
+    pub(crate) wish: Wish,
+    /// The P-CSCF received it over the security association of this very private identity (5.2.2.1).
+    pub(crate) is_protected: bool,
+    /// When its UE proved who it is, for a registration that this attempt makes or refreshes.
+    authentic_since: Option<ims_core::Time>,
+}
+
+/// What a UE says to a challenge.
+pub(crate) struct Given {
+    pub(crate) nonce: String,
+    pub(crate) uri: String,
+    /// Empty: the UE rejects our MAC, or reports a synchronisation failure by `auts`.
+    pub(crate) response: String,
+    pub(crate) qop: Option<String>,
+    pub(crate) nc: Option<String>,
+    pub(crate) cnonce: Option<String>,
+    pub(crate) auts: Option<String>,
+}
+
+impl Scscf {
+    pub(crate) fn on_register(&mut self, tx: ServerTx, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let limits = &self.config.limits;
+        if self.waiting.len() >= limits.max_pending {
+            return Err(Refusal::Full("limits.max_pending"));
+        }
+        if self.auth.len() >= limits.max_challenges {
+            return Err(Refusal::Full("limits.max_challenges"));
+        }
+        check_extensions(message)?;
+        let (attempt, given) = self.read(tx, message)?;
+        if let Some(known) = self.registrar.find(&attempt.impi, &attempt.impu) {
+            known.after(&attempt.wish, ctx.now, self.config.registration.max_contacts)?;
+        } else if self.registrar.len() >= limits.max_registrations && !attempt.wish.leaves() {
+            return Err(Refusal::Full("limits.max_registrations"));
+        }
+        match given {
+            Some(given) if self.auth.has(&attempt.impi, &attempt.impu, &given.nonce) => {
+                self.on_challenge_answer(attempt, &given, ctx)
+            }
+            _ if attempt.is_protected && !self.must_authenticate(&attempt, ctx.now) => self.on_believed(attempt, ctx),
+            _ => {
+                self.ask_vector(attempt, None, 0, ctx);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&self, tx: ServerTx, message: &Message) -> Result<(Attempt, Option<Given>), Refusal> {
+        let to: To<'_> = message.require().map_err(malformed)?;
+        let impu = Impu::parse(to.uri).map_err(|e| Refusal::Malformed(format!("To: {e}")))?;
+        let authorization: Option<Authorization<'_>> = message.first().map_err(malformed)?;
+        let authorization = authorization.filter(|a| a.is_digest());
+        let get = |name: &str| authorization.as_ref().and_then(|a| a.get(name)).map(|v| v.into_owned());
+        let impi = match get("username").filter(|name| !name.is_empty()) {
+            Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
+            None if !self.config.registration.derive_private_identity => return Err(Refusal::NoPrivateIdentity),
+            None => derive_impi(to.uri).ok_or(Refusal::NoPrivateIdentity)?,
+        };
+        let given = get("nonce").filter(|nonce| !nonce.is_empty()).map(|nonce| Given {
+            nonce,
+            uri: get("uri").unwrap_or_default(),
+            response: get("response").unwrap_or_default(),
+            qop: get("qop"),
+            nc: get("nc"),
+            cnonce: get("cnonce"),
+            auts: get("auts"),
+        });
+        let attempt = Attempt {
+            tx,
+            message: message.clone(),
+            impi,
+            impu,
+            wish: Wish::read(message, &self.config.registration)?,
+            is_protected: get("integrity-protected").is_some_and(|v| v.eq_ignore_ascii_case("yes")),
+            authentic_since: None,
+        };
+        Ok((attempt, given))
+    }
+
+    pub(crate) fn on_authenticated(&mut self, mut attempt: Attempt, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        attempt.authentic_since = Some(ctx.now);
+        self.on_believed(attempt, ctx)
+    }
+
+    /// 5.4.1.2.2 and 5.4.1.4: the HSS hears of it first, unless contacts of the user remain.
+    fn on_believed(&mut self, attempt: Attempt, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let most = self.config.registration.max_contacts;
+        let kind = match self.registrar.find(&attempt.impi, &attempt.impu) {
+            Some(known) => {
+                let bindings = known.after(&attempt.wish, ctx.now, most)?;
+                let is_query = matches!(attempt.wish.contacts, Contacts::Query);
+                if is_query || (attempt.wish.leaves() && !bindings.is_empty()) {
+                    self.store_and_answer(Registration { bindings, ..known.clone() }, &attempt, ctx);
+                    return Ok(());
+                }
+                if bindings.is_empty() {
+                    ServerAssignmentType::UserDeregistration
+                } else {
+                    ServerAssignmentType::ReRegistration
+                }
+            }
+            None if attempt.wish.leaves() || matches!(attempt.wish.contacts, Contacts::Query) => {
+                // Nothing is registered, but after our MAR the HSS holds our name for this user.
+                ServerAssignmentType::UserDeregistration
+            }
+            None => ServerAssignmentType::Registration,
+        };
+        let sar = self.sar(&attempt.impi, &attempt.impu, kind);
+        let id = self.cx.send_request(sar.to_message(), &self.config.hss(), ctx);
+        self.waiting.insert(id, Waiting::Saa { attempt: Box::new(attempt), kind });
+        Ok(())
+    }
+
+    pub(crate) fn on_saa(
+        &mut self,
+        attempt: Attempt,
+        kind: ServerAssignmentType,
+        answer: Result<&ims_diameter::Message, RequestFailure>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        if kind == ServerAssignmentType::UserDeregistration {
+            return self.on_deregistered(&attempt, answer, ctx);
+        }
+        let result = read_saa(answer).and_then(|saa| self.registered(&attempt, saa, ctx));
+        match result {
+            Ok(registration) => self.store_and_answer(registration, &attempt, ctx),
+            Err(refusal) => self.refuse(attempt.tx, &attempt.message, &refusal, ctx),
+        }
+    }
+
+    /// 5.4.1.2.2 steps after a successful SAA: the profile, and the bindings under it.
+    fn registered(&mut self, attempt: &Attempt, saa: Saa, ctx: &mut Ctx<'_>) -> Result<Registration, Refusal> {
+        if !saa.result.is_success() {
+            return Err(refused("SAR", &attempt.impu, saa.result));
+        }
+        let known = self.registrar.find(&attempt.impi, &attempt.impu);
+        let since = attempt.authentic_since.or(known.map(|r| r.authenticated_at)).unwrap_or(ctx.now);
+        let registration = match (saa.user_data, known) {
+            (Some(xml), known) => {
+                let profile = Profile::parse(&xml, saa.charging).map_err(|e| e.to_string());
+                let bindings = known.map(|r| r.bindings.clone()).unwrap_or_default();
+                profile.map(|p| Registration {
+                    bindings,
+                    ..Registration::new(attempt.impi.clone(), attempt.impu.clone(), p, since)
+                })
+            }
+            (None, Some(known)) => Ok(Registration { authenticated_at: since, ..known.clone() }),
+            (None, None) => Err("it has no User-Data, and none came before".to_owned()),
+        };
+        let usable = registration.map_err(|what| Refusal::HssAnswer { command: "SAR", what }).and_then(|mut r| {
+            r.profile.usable().next().ok_or_else(|| Refusal::AllBarred(attempt.impu.clone()))?;
+            r.bindings = r.after(&attempt.wish, ctx.now, self.config.registration.max_contacts)?;
+            Ok(r)
+        });
+        if usable.is_err() && known.is_none() {
+            // The HSS believes now that we serve this user.
+            let kind = ServerAssignmentType::AdministrativeDeregistration;
+            self.tell_hss(&attempt.impi, &attempt.impu, kind, ctx);
+        }
+        usable
+    }
+
+    /// 5.4.1.4: who wants to go has gone, whatever the HSS thinks of it.
+    fn on_deregistered(
+        &mut self,
+        attempt: &Attempt,
+        answer: Result<&ims_diameter::Message, RequestFailure>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let problem = match read_saa(answer) {
+            Ok(saa) if saa.result.is_success() => None,
+            Ok(saa) => Some(refused("SAR", &attempt.impu, saa.result)),
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(refusal) = problem {
+            self.count(refusal.name());
+            tracing::warn!(impu = ?attempt.impu, "de-registered here, but not in the HSS: {refusal}");
+        }
+        // It may have registered again while the HSS was asked: then the newer bindings stay.
+        let most = self.config.registration.max_contacts;
+        match self.registrar.find(&attempt.impi, &attempt.impu).cloned() {
+            Some(known) => {
+                let bindings = known.after(&attempt.wish, ctx.now, most).unwrap_or_else(|_| known.bindings.clone());
+                self.store_and_answer(Registration { bindings, ..known }, attempt, ctx);
+            }
+            None => {
+                let mut answer = Message::response(&attempt.message, 200, Some(&ctx.rng.token(10)));
+                answer.copy(Name::Path, &attempt.message);
+                self.sip.respond(attempt.tx, answer, ctx);
+            }
+        }
+    }
+
+    fn store_and_answer(&mut self, registration: Registration, attempt: &Attempt, ctx: &mut Ctx<'_>) {
+        let answer = self.ok(&registration, attempt, ctx);
+        self.registrar.store(registration);
+        self.sip.respond(attempt.tx, answer, ctx);
+    }
+
+    /// 5.4.1.2.2F: what a 200 to REGISTER holds.
+    fn ok(&self, registration: &Registration, attempt: &Attempt, ctx: &mut Ctx<'_>) -> Message {
+        let request = &attempt.message;
+        let mut answer = Message::response(request, 200, Some(&ctx.rng.token(10)));
+        answer.copy(Name::Path, request);
+        for binding in &registration.bindings {
+            let contact = &binding.contact;
+            let expires = binding.expires_in(ctx.now);
+            answer.push_back(Name::Contact, format!("<{}>{};expires={expires}", contact.uri, contact.params));
+        }
+        if registration.bindings.is_empty() {
+            return answer;
+        }
+        answer.set(Name::ServiceRoute, self.config.service_route());
+        for impu in registration.profile.usable() {
+            answer.push_back(Name::PAssociatedUri, format!("<{impu}>"));
+        }
+        if attempt.wish.is_outbound {
+            answer.set(Name::Require, "outbound");
+        }
+        self.write_charging(&mut answer, registration, request);
+        answer
+    }
+
+    /// 5.4.1.2.2F and 4.5: charging correlation back to the P-CSCF, and the addresses of charging functions to one of our
+    /// own network only.
+    fn write_charging(&self, answer: &mut Message, registration: &Registration, request: &Message) {
+        if let Ok(Some(mut vector)) = request.first::<PChargingVector<'_>>() {
+            vector.term_ioi = Some(&self.config.domain);
+            answer.set(Name::PChargingVector, vector);
+        }
+        let visited = request.first::<PVisitedNetworkId<'_>>().ok().flatten();
+        let at_home = visited.is_none_or(|v| v.network.eq_ignore_ascii_case(&self.config.domain));
+        let Some(charging) = registration.profile.charging.as_ref().filter(|_| at_home) else { return };
+        let functions = [
+            ("ccf", &charging.primary_ccf),
+            ("ccf", &charging.secondary_ccf),
+            ("ecf", &charging.primary_ecf),
+            ("ecf", &charging.secondary_ecf),
+        ];
+        let given = functions.iter().filter_map(|(name, uri)| {
+            let uri = uri.as_ref().filter(|u| u.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\')))?;
+            Some(format!("{name}=\"{uri}\""))
+        });
+        let value = given.collect::<Vec<_>>().join(";");
+        if !value.is_empty() {
+            answer.set(Name::PChargingFunctionAddresses, value);
+        }
+    }
+}
+
+/// RFC 3261 8.2.2.3.
+fn check_extensions(message: &Message) -> Result<(), Refusal> {
+    let known = |tag: &&str| EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(tag));
+    let unknown: Vec<String> =
+        message.tokens(Name::Require).iter().filter(|t| !known(t)).map(ToString::to_string).collect();
+    if unknown.is_empty() { Ok(()) } else { Err(Refusal::BadExtension(unknown)) }
+}
+
+/// 5.4.1.1 item 3: To without scheme, port and parameters.
+fn derive_impi(to: &str) -> Option<Impi> {
+    let uri = Uri::parse(to).ok()?;
+    match (uri.scheme(), uri.user()) {
+        (Scheme::Sip | Scheme::Sips, Some(user)) => Impi::parse(&format!("{user}@{}", uri.host())).ok(),
+        _ => None,
+    }
+}
+
+fn malformed(error: HeaderError) -> Refusal {
+    Refusal::Malformed(error.to_string())
+}

@@ -1,0 +1,306 @@
+//! The registrar (RFC 3261 10.3, TS 24.229 5.4.1.2.2, 5.4.1.4): bindings by private identity and implicit registration
+//! set. One registration owns profile and bindings of one UE's user; two UEs that share a public identity have one each.
+
+use crate::Refusal;
+use crate::profile::Profile;
+use crate::wish::{ContactAddress, Contacts, Wish};
+use ims_core::{Impi, Impu, Time, Timers};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A contact under which a user can be reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Binding {
+    pub(crate) contact: ContactAddress,
+    /// The way there, nearest first: the Route of requests towards it.
+    #[allow(dead_code, reason = "read when sessions are served")]
+    pub(crate) path: Vec<String>,
+    call_id: String,
+    cseq: u32,
+    expires_at: Time,
+}
+
+impl Binding {
+    /// Seconds left, never 0 for what is still there.
+    pub(crate) fn expires_in(&self, now: Time) -> u64 {
+        self.expires_at.since(now).as_secs_f64().ceil().max(1.0) as u64
+    }
+}
+
+/// An implicit registration set, registered by one private identity.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    pub(crate) impi: Impi,
+    /// The one that was registered by name.
+    pub(crate) impu: Impu,
+    pub(crate) profile: Profile,
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) authenticated_at: Time,
+}
+
+impl Registration {
+    pub(crate) fn new(impi: Impi, impu: Impu, profile: Profile, now: Time) -> Self {
+        Self { impi, impu, profile, bindings: Vec::new(), authenticated_at: now }
+    }
+
+    /// Whether every contact that the wish wants kept is one we have: only then the REGISTER is a refresh.
+    pub(crate) fn knows_contacts_of(&self, wish: &Wish) -> bool {
+        match &wish.contacts {
+            Contacts::Query | Contacts::RemoveAll => true,
+            Contacts::Change(list) => list
+                .iter()
+                .filter(|c| c.expires > 0)
+                .all(|c| self.bindings.iter().any(|b| c.contact.is_same(&b.contact, wish.is_outbound))),
+        }
+    }
+
+    /// RFC 3261 10.3 steps 6 and 7, all or nothing: the bindings as the wish leaves them.
+    pub(crate) fn after(&self, wish: &Wish, now: Time, most: usize) -> Result<Vec<Binding>, Refusal> {
+        let mut bindings = self.bindings.clone();
+        let is_stale = |b: &Binding| b.call_id == wish.call_id && wish.cseq <= b.cseq;
+        match &wish.contacts {
+            Contacts::Query => {}
+            Contacts::RemoveAll if bindings.iter().any(is_stale) => return Err(Refusal::OutOfOrder),
+            Contacts::RemoveAll => bindings.clear(),
+            Contacts::Change(list) => {
+                for one in list {
+                    let is_it = |b: &Binding| one.contact.is_same(&b.contact, wish.is_outbound);
+                    if bindings.iter().any(|b| is_it(b) && is_stale(b)) {
+                        return Err(Refusal::OutOfOrder);
+                    }
+                    bindings.retain(|b| !is_it(b));
+                }
+                let kept = || list.iter().filter(|c| c.expires > 0);
+                bindings.retain(|b| !kept().any(|c| c.contact.replaces(&b.contact, wish.is_outbound)));
+                bindings.extend(kept().map(|one| Binding {
+                    contact: one.contact.clone(),
+                    path: wish.path.clone(),
+                    call_id: wish.call_id.clone(),
+                    cseq: wish.cseq,
+                    expires_at: now + Duration::from_secs(one.expires.into()),
+                }));
+            }
+        }
+        if bindings.len() > most {
+            return Err(Refusal::TooManyBindings { impu: self.impu.clone() });
+        }
+        Ok(bindings)
+    }
+}
+
+type Id = u64;
+
+#[derive(Default)]
+pub(crate) struct Registrar {
+    registrations: BTreeMap<Id, Registration>,
+    by_impi: BTreeMap<Impi, Vec<Id>>,
+    /// Every identity of a set, barred ones too.
+    by_impu: BTreeMap<Impu, Vec<Id>>,
+    expiry: Timers<Id>,
+    next: Id,
+    /// When the node last heard the time, for a snapshot.
+    clock: Time,
+}
+
+impl Registrar {
+    pub(crate) fn set_clock(&mut self, now: Time) {
+        self.clock = now;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.registrations.len()
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.expiry.next()
+    }
+
+    pub(crate) fn find(&self, impi: &Impi, impu: &Impu) -> Option<&Registration> {
+        self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu)).and_then(|id| self.registrations.get(&id))
+    }
+
+    /// The registrations of an identity by all the private identities that share it.
+    #[allow(dead_code, reason = "asked when sessions are served")]
+    pub(crate) fn of_impu(&self, impu: &Impu) -> impl Iterator<Item = &Registration> {
+        self.by_impu.get(impu).into_iter().flatten().filter_map(|id| self.registrations.get(id))
+    }
+
+    pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = &Registration> {
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| self.registrations.get(id))
+    }
+
+    fn id_of(&self, impi: &Impi, is_it: impl Fn(&Registration) -> bool) -> Option<Id> {
+        let ids = self.by_impi.get(impi)?;
+        ids.iter().copied().find(|id| self.registrations.get(id).is_some_and(&is_it))
+    }
+
+    /// Takes a registration in, in the place of one of the same set; without bindings it is removed.
+    pub(crate) fn store(&mut self, registration: Registration) {
+        let same = |r: &Registration| {
+            r.impu == registration.impu
+                || registration.profile.has(&r.impu)
+                || registration.profile.identities.iter().any(|i| r.profile.has(&i.impu))
+        };
+        if let Some(id) = self.id_of(&registration.impi, same) {
+            self.remove_id(id);
+        }
+        if registration.bindings.is_empty() {
+            return;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_impi.entry(registration.impi.clone()).or_default().push(id);
+        for identity in &registration.profile.identities {
+            let ids = self.by_impu.entry(identity.impu.clone()).or_default();
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        if let Some(at) = registration.bindings.iter().map(|b| b.expires_at).min() {
+            self.expiry.set(id, at);
+        }
+        self.registrations.insert(id, registration);
+    }
+
+    pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu) -> Option<Registration> {
+        let id = self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu))?;
+        self.remove_id(id)
+    }
+
+    fn remove_id(&mut self, id: Id) -> Option<Registration> {
+        let registration = self.registrations.remove(&id)?;
+        self.expiry.clear(&id);
+        forget(&mut self.by_impi, &registration.impi, id);
+        for identity in &registration.profile.identities {
+            forget(&mut self.by_impu, &identity.impu, id);
+        }
+        Some(registration)
+    }
+
+    /// Bindings whose time is over go; a registration that lost its last one is given back, once each.
+    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Registration> {
+        while let Some(id) = self.expiry.pop(now) {
+            let Some(registration) = self.registrations.get_mut(&id) else { continue };
+            registration.bindings.retain(|b| b.expires_at > now);
+            match registration.bindings.iter().map(|b| b.expires_at).min() {
+                Some(at) => self.expiry.set(id, at),
+                None => return self.remove_id(id),
+            }
+        }
+        None
+    }
+
+    /// The first `most` registrations, for an operator.
+    pub(crate) fn describe(&self, most: usize) -> Vec<Value> {
+        let one = |r: &Registration| {
+            let bindings =
+                r.bindings.iter().map(|b| json!({"contact": b.contact.uri, "expires_in_s": b.expires_in(self.clock)}));
+            json!({
+                "impus": r.profile.usable().map(Impu::as_str).collect::<Vec<_>>(),
+                "impi": r.impi.as_str(),
+                "bindings": bindings.collect::<Vec<_>>(),
+            })
+        };
+        self.registrations.values().take(most).map(one).collect()
+    }
+}
+
+fn forget<K: Ord>(index: &mut BTreeMap<K, Vec<Id>>, key: &K, id: Id) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.retain(|i| *i != id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Identity;
+    use crate::wish::tests::wish;
+
+    fn registration(impi: &str, impus: &[&str]) -> Registration {
+        let identities = impus.iter().map(|i| Identity { impu: Impu::parse(i).unwrap(), is_barred: false }).collect();
+        let profile = Profile { identities, subscription: Default::default(), charging: None };
+        Registration::new(Impi::parse(impi).unwrap(), Impu::parse(impus[0]).unwrap(), profile, Time::EPOCH)
+    }
+
+    fn apply(r: &mut Registration, headers: &str, call_id: &str, cseq: u32, now: u64) -> Result<(), Refusal> {
+        let mut wish = wish(headers)?;
+        (wish.call_id, wish.cseq) = (call_id.into(), cseq);
+        r.bindings = r.after(&wish, Time::from_secs(now), 3)?;
+        Ok(())
+    }
+
+    fn uris(r: &Registration) -> Vec<&str> {
+        r.bindings.iter().map(|b| b.contact.uri.as_str()).collect()
+    }
+
+    #[test]
+    fn a_refresh_moves_the_expiry_and_an_older_request_does_not() {
+        let mut r = registration("a@b", &["sip:a@b"]);
+        apply(&mut r, "Contact: <sip:a@1>;expires=600\r\n", "c", 1, 0).unwrap();
+        apply(&mut r, "Contact: <sip:a@1>;expires=900\r\n", "c", 2, 100).unwrap();
+        assert_eq!((r.bindings.len(), r.bindings[0].expires_in(Time::from_secs(100))), (1, 900));
+        let late = apply(&mut r, "Contact: <sip:a@1>;expires=600\r\n", "c", 2, 101);
+        assert_eq!(late, Err(Refusal::OutOfOrder));
+        assert_eq!(apply(&mut r, "Contact: *\r\nExpires: 0\r\n", "c", 1, 102), Err(Refusal::OutOfOrder));
+        assert_eq!(r.bindings[0].expires_in(Time::from_secs(101)), 899, "nothing changed");
+        apply(&mut r, "Contact: <sip:a@1>;expires=0\r\n", "other", 1, 103).unwrap();
+        assert!(r.bindings.is_empty());
+    }
+
+    #[test]
+    fn a_ue_that_comes_back_elsewhere_has_one_binding() {
+        let mut r = registration("a@b", &["sip:a@b"]);
+        apply(&mut r, "Contact: <sip:a@1>\r\n", "c", 1, 0).unwrap();
+        apply(&mut r, "Contact: <sip:a@2>\r\n", "d", 1, 1).unwrap();
+        assert_eq!(uris(&r), ["sip:a@2"]);
+        let instance = |host: u32, urn: &str| format!("Contact: <sip:a@{host}>;+sip.instance=\"<urn:{urn}>\"\r\n");
+        apply(&mut r, &instance(3, "one"), "e", 1, 2).unwrap();
+        apply(&mut r, &instance(4, "two"), "f", 1, 3).unwrap();
+        apply(&mut r, &instance(5, "one"), "g", 1, 4).unwrap();
+        assert_eq!(uris(&r), ["sip:a@4", "sip:a@5"], "two instances are two UEs");
+    }
+
+    #[test]
+    fn flows_of_one_instance_live_side_by_side_with_outbound() {
+        let mut r = registration("a@b", &["sip:a@b"]);
+        let flow = |host: u32, id: u32| {
+            format!(
+                "Supported: outbound\r\nPath: <sip:p;lr;ob>\r\nContact: <sip:a@{host}>;+sip.instance=\"<urn:x>\";reg-id={id}\r\n"
+            )
+        };
+        for (host, id) in [(1, 1), (2, 2), (3, 1), (4, 3)] {
+            apply(&mut r, &flow(host, id), &format!("c{host}"), 1, 0).unwrap();
+        }
+        assert_eq!(uris(&r), ["sip:a@2", "sip:a@3", "sip:a@4"]);
+        let more = apply(&mut r, &flow(9, 9), "z", 1, 0);
+        assert!(matches!(more, Err(Refusal::TooManyBindings { .. })));
+    }
+
+    #[test]
+    fn sets_are_found_by_each_identity_and_leave_no_trace() {
+        let mut registrar = Registrar::default();
+        let (a, b) = (Impi::parse("a@b").unwrap(), Impi::parse("b@b").unwrap());
+        let (name, number) = (Impu::parse("sip:a@b").unwrap(), Impu::parse("tel:+1555").unwrap());
+        for impi in ["a@b", "b@b"] {
+            let mut r = registration(impi, &["sip:a@b", "tel:+1555"]);
+            apply(&mut r, "Contact: <sip:a@1>;expires=600\r\n", "c", 1, 0).unwrap();
+            registrar.store(r);
+        }
+        assert!(registrar.find(&a, &number).is_some() && registrar.find(&b, &name).is_some());
+        assert_eq!(registrar.of_impu(&number).count(), 2, "two private identities share the number");
+        let mut again = registrar.find(&a, &number).unwrap().clone();
+        apply(&mut again, "Contact: <sip:a@1>;expires=900\r\n", "c", 2, 0).unwrap();
+        registrar.store(again);
+        assert_eq!((registrar.len(), registrar.deadline()), (2, Some(Time::from_secs(600))));
+        assert!(registrar.pop_expired(Time::from_secs(599)).is_none());
+        assert_eq!(registrar.pop_expired(Time::from_secs(600)).map(|r| r.impi), Some(b));
+        assert!(registrar.pop_expired(Time::from_secs(600)).is_none());
+        assert!(registrar.remove(&a, &number).is_some());
+        assert!(registrar.by_impi.is_empty() && registrar.by_impu.is_empty() && registrar.expiry.is_empty());
+    }
+}
