@@ -3,6 +3,7 @@
 //! `cargo test -p ims-fuzz` replays the corpora; `cargo run -p ims-fuzz -- run TARGET --seconds 60` looks for more. A new
 //! target is one line in [`TARGETS`] and a folder `fuzz/corpus/NAME` with at least one seed.
 
+mod diameter;
 pub mod mutate;
 mod sip;
 
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: &[(&str, Target)] = &[("sip_message", sip::message), ("sip_stream", sip::stream)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("diameter_message", diameter::message), ("sip_message", sip::message), ("sip_stream", sip::stream)];
 
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
