@@ -63,14 +63,7 @@ impl Pcscf {
         match keys {
             _ if offers.is_empty() => {}
             Some(keys) => {
-                let challenge = Challenge {
-                    forwarded,
-                    response,
-                    keys,
-                    nonce,
-                    offers,
-                    tries: 0,
-                };
+                let challenge = Challenge { forwarded, response, keys, nonce, offers, tries: 0 };
                 return self.propose(Box::new(challenge), ctx);
             }
             None if self.config.security.policy == Policy::Require => return Err(Refusal::NoKeys),
@@ -112,25 +105,12 @@ impl Pcscf {
         let client = challenge.forwarded.proposal.client.clone();
         let nonce = challenge.nonce.clone();
         let until = ctx.now + self.config.timers.await_auth.0;
-        let held = HeldSet {
-            set,
-            registration,
-            impi,
-            state: State::Installing,
-            until,
-            client,
-            nonce,
-        };
+        let held = HeldSet { set, registration, impi, state: State::Installing, until, client, nonce };
         let id = self.sets.insert(held);
         if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(registration).map(|r| &mut r.access) {
             sets.insert(id);
         }
-        let change = SaChange::Install {
-            set,
-            keys: challenge.keys.clone(),
-            side: SaSide::Pcscf,
-            expires: until,
-        };
+        let change = SaChange::Install { set, keys: challenge.keys.clone(), side: SaSide::Pcscf, expires: until };
         self.ask_kernel(Waiting::Install { set: id, challenge }, change, ctx);
         Ok(())
     }
@@ -141,21 +121,12 @@ impl Pcscf {
         let protected = |id: &RegId| self.contacts.by_id(*id).is_some_and(Registration::is_protected);
         let pending = |r: &Registration| r.is_protected() && !r.is_registered() && r.ue == flow.remote.ip();
         // Of two attempts that cross, the other one may have come first.
-        let other = || {
-            self.contacts
-                .of_impi(&forwarded.claim.impi)
-                .find(|(_, r)| pending(r))
-                .map(|(id, _)| id)
-        };
+        let other = || self.contacts.of_impi(&forwarded.claim.impi).find(|(_, r)| pending(r)).map(|(id, _)| id);
         if let Some(id) = forwarded.registration.filter(protected).or_else(other) {
             return id;
         }
         // A UE that was registered without IPsec and offers it now gets a Path of its own.
-        let access = Access::Protected {
-            sets: BTreeSet::new(),
-            transport: flow.transport,
-            conn: None,
-        };
+        let access = Access::Protected { sets: BTreeSet::new(), transport: flow.transport, conn: None };
         self.contacts.insert(Registration {
             impi: forwarded.claim.impi.clone(),
             token: forwarded.token.clone(),
@@ -167,12 +138,7 @@ impl Pcscf {
 
     /// Proposals before this one. What the UE has used may still carry the very challenge that replaces it.
     fn withdraw_proposals(&mut self, registration: RegId, came_by: Option<SetId>, ctx: &mut Ctx<'_>) {
-        let ids: Vec<SetId> = self
-            .contacts
-            .by_id(registration)
-            .into_iter()
-            .flat_map(|r| r.sets())
-            .collect();
+        let ids: Vec<SetId> = self.contacts.by_id(registration).into_iter().flat_map(|r| r.sets()).collect();
         for id in ids {
             match self.sets.by_id(id).map(|held| held.state) {
                 Some(State::Proposed { used: true }) => self.retire(id, ctx.now),
@@ -188,8 +154,7 @@ impl Pcscf {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.waiting.insert(id, waiting);
-        self.timers
-            .set(Timer::Waiting(id), ctx.now + self.config.timers.kernel_answer.0);
+        self.timers.set(Timer::Waiting(id), ctx.now + self.config.timers.kernel_answer.0);
         ctx.act(Action::Sa { id, change });
     }
 
@@ -222,11 +187,7 @@ impl Pcscf {
     /// Now, and not before, the challenge leaves: in clear for a first one, inside the old set at re-authentication.
     fn on_installed(&mut self, set: SetId, challenge: Challenge, ctx: &mut Ctx<'_>) {
         self.told_no_esp = false;
-        let Challenge {
-            forwarded,
-            mut response,
-            ..
-        } = challenge;
+        let Challenge { forwarded, mut response, .. } = challenge;
         let until = ctx.now + self.config.timers.await_auth.0;
         let Some(held) = self.sets.by_id_mut(set) else {
             return self.refuse(forwarded.from, &forwarded.request, &Refusal::Superseded, ctx);
@@ -269,11 +230,7 @@ impl Pcscf {
         let no_esp = matches!(error, SaError::NoEsp | SaError::NotPermitted);
         if no_esp && !self.told_no_esp {
             self.told_no_esp = true; // once is enough, until the kernel says yes again
-            let fate = if self.config.security.policy == Policy::Require {
-                "refused"
-            } else {
-                "not protected"
-            };
+            let fate = if self.config.security.policy == Policy::Require { "refused" } else { "not protected" };
             warn!("UEs are {fate}: {error}");
         }
         match no_esp && self.config.security.policy == Policy::Allow {
@@ -289,20 +246,11 @@ impl Pcscf {
     /// carry what is under way (TS 33.203 7.4, TS 24.229 5.2.2.2: never shorter than what was granted before).
     pub(crate) fn confirm(&mut self, set: SetId, lifetime: Time, ctx: &mut Ctx<'_>) {
         let Some(held) = self.sets.by_id(set) else { return };
-        let siblings: Vec<SetId> = self
-            .contacts
-            .by_id(held.registration)
-            .into_iter()
-            .flat_map(|r| r.sets())
-            .filter(|id| *id != set)
-            .collect();
+        let siblings: Vec<SetId> =
+            self.contacts.by_id(held.registration).into_iter().flat_map(|r| r.sets()).filter(|id| *id != set).collect();
         let state_of = |id: &SetId| self.sets.by_id(*id).map(|h| (h.state, h.until));
-        let active_until = siblings
-            .iter()
-            .filter_map(state_of)
-            .filter(|(s, _)| *s == State::Active)
-            .map(|(_, t)| t)
-            .max();
+        let active_until =
+            siblings.iter().filter_map(state_of).filter(|(s, _)| *s == State::Active).map(|(_, t)| t).max();
         let until = match held.state {
             // A refresh over the old set while the newer one is in use: it goes all the same.
             State::Retiring if active_until.is_some() => return,
@@ -313,10 +261,7 @@ impl Pcscf {
         if let Some(held) = self.sets.by_id_mut(set) {
             held.state = State::Active;
             held.until = until;
-            let change = SaChange::Extend {
-                set: held.set,
-                expires: until,
-            };
+            let change = SaChange::Extend { set: held.set, expires: until };
             self.timers.set(Timer::Set(set), until);
             self.ask_kernel(Waiting::Extend { set }, change, ctx);
         }
@@ -339,12 +284,7 @@ impl Pcscf {
     /// This registration takes the place of earlier ones of the same UE: the S-CSCF has dropped their contacts.
     pub(crate) fn supersede(&mut self, by: RegId, impi: &Impi, ue: IpAddr, reg_id: Option<&str>, ctx: &mut Ctx<'_>) {
         let gives_way = |(id, r): &(RegId, &Registration)| *id != by && r.is_registered() && r.gives_way_to(ue, reg_id);
-        let old: Vec<RegId> = self
-            .contacts
-            .of_impi(impi)
-            .filter(gives_way)
-            .map(|(id, _)| id)
-            .collect();
+        let old: Vec<RegId> = self.contacts.of_impi(impi).filter(gives_way).map(|(id, _)| id).collect();
         for id in old {
             info!(impi = ?impi, "an earlier registration of this UE gives way");
             if let Some(registration) = self.contacts.by_id_mut(id) {

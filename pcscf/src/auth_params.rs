@@ -18,10 +18,7 @@ pub(crate) fn set_integrity_protected(message: &mut Message, protected: bool) {
         // A scheme without parameters, or one that is no Digest, has nothing to be added to.
         let has_parameters = pieces(&kept).next().is_some_and(|p| p.contains('='));
         match has_parameters {
-            true => message.push_back(
-                Name::Authorization,
-                format_args!("{kept},integrity-protected=\"{said}\""),
-            ),
+            true => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
             false => message.push_back(Name::Authorization, kept),
         }
     }
@@ -50,16 +47,12 @@ pub(crate) fn take_keys(response: &mut Message) -> Option<SaKeys> {
 
 /// The nonce of the first challenge.
 pub(crate) fn nonce(response: &Message) -> Option<String> {
-    texts(response, Name::WwwAuthenticate)
-        .iter()
-        .find_map(|v| value_of(v, "nonce"))
+    texts(response, Name::WwwAuthenticate).iter().find_map(|v| value_of(v, "nonce"))
 }
 
 /// A parameter of the first Authorization.
 pub(crate) fn credential(request: &Message, name: &str) -> Option<String> {
-    texts(request, Name::Authorization)
-        .first()
-        .and_then(|v| value_of(v, name))
+    texts(request, Name::Authorization).first().and_then(|v| value_of(v, name))
 }
 
 fn texts(message: &Message, name: Name) -> Vec<String> {
@@ -87,10 +80,7 @@ fn split_piece(piece: &str) -> (Option<&str>, &str) {
     let piece = piece.trim();
     let head = piece.split_once('=').map_or(piece, |(name, _)| name).trim_end();
     match head.rsplit_once(|c: char| c.is_ascii_whitespace()) {
-        Some((scheme, _)) => (
-            Some(scheme.trim_end()),
-            piece.get(scheme.len()..).unwrap_or("").trim_start(),
-        ),
+        Some((scheme, _)) => (Some(scheme.trim_end()), piece.get(scheme.len()..).unwrap_or("").trim_start()),
         None => (None, piece),
     }
 }
@@ -99,9 +89,7 @@ fn value_of(value: &str, wanted: &str) -> Option<String> {
     pieces(value).find_map(|piece| {
         let (name, text) = split_piece(piece).1.split_once('=')?;
         let text = text.trim();
-        let text = text
-            .strip_prefix('"')
-            .map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
+        let text = text.strip_prefix('"').map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
         name.trim().eq_ignore_ascii_case(wanted).then(|| text.replace('\\', ""))
     })
 }
@@ -141,14 +129,8 @@ mod tests {
             "Digest realm=\"a,b\",nonce=\"n==\""
         );
         assert_eq!(gone("Digest realm=\"x\",CK=00,IK = \"11\""), "Digest realm=\"x\"");
-        assert_eq!(
-            gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""),
-            "Digest ,Digest realm=\"b\""
-        );
-        assert_eq!(
-            gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""),
-            "Digest realm=\"a\\\"ck=1,\""
-        );
+        assert_eq!(gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""), "Digest ,Digest realm=\"b\"");
+        assert_eq!(gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""), "Digest realm=\"a\\\"ck=1,\"");
         assert_eq!(gone("Bearer"), "Bearer");
         assert_eq!(gone(""), "");
     }

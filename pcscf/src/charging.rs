@@ -13,8 +13,5 @@ pub(crate) fn strip(message: &mut Message) {
 pub(crate) fn stamp(message: &mut Message, host: &str, rng: &mut Rng) {
     strip(message);
     let icid = rng.token(32);
-    message.push_back(
-        Name::PChargingVector,
-        format_args!("icid-value=\"{icid}\";icid-generated-at={host}"),
-    );
+    message.push_back(Name::PChargingVector, format_args!("icid-value=\"{icid}\";icid-generated-at={host}"));
 }

@@ -156,10 +156,7 @@ impl Default for Gm {
 
 impl Default for Mw {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 5070)),
-            udp_limit: 1300,
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5070)), udp_limit: 1300 }
     }
 }
 
@@ -199,12 +196,7 @@ impl Default for TimersConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_registrations: 100_000,
-            max_pending: 20_000,
-            max_identities: 16,
-            max_transactions: 100_000,
-        }
+        Self { max_registrations: 100_000, max_pending: 20_000, max_identities: 16, max_transactions: 100_000 }
     }
 }
 
@@ -215,17 +207,10 @@ impl Config {
         for ip in &self.gm.addresses {
             sip.push(SipListener::open(SocketAddr::new(*ip, self.gm.port)));
             if self.security.policy != Policy::Never {
-                sip.extend(
-                    self.gm
-                        .protected_ports()
-                        .map(|port| SipListener::protected(SocketAddr::new(*ip, port))),
-                );
+                sip.extend(self.gm.protected_ports().map(|port| SipListener::protected(SocketAddr::new(*ip, port))));
             }
         }
-        Wiring {
-            sip,
-            diameter: Vec::new(),
-        }
+        Wiring { sip, diameter: Vec::new() }
     }
 
     /// `[next_hops]` as the endpoint wants it.
@@ -236,9 +221,7 @@ impl Config {
             match parsed {
                 Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
                 _ => {
-                    return Err(invalid(format!(
-                        "next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:4060\""
-                    )));
+                    return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:4060\"")));
                 }
             };
         }
@@ -248,50 +231,26 @@ impl Config {
     /// Everything that can be wrong with a configuration by itself.
     pub fn check(&self) -> Result<(), ConfigError> {
         let name = |text: &str| {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+            !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         };
         let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
-        refuse(
-            !name(&self.host),
-            "host: write the host name of the P-CSCF, such as pcscf.ims.example",
-        )?;
+        refuse(!name(&self.host), "host: write the host name of the P-CSCF, such as pcscf.ims.example")?;
         refuse(!name(&self.visited_network), "visited_network: write a domain name")?;
         self.gm.check()?;
-        refuse(
-            self.mw.listen.ip().is_unspecified(),
-            "mw.listen: write an address of this machine, not 0.0.0.0",
-        )?;
+        refuse(self.mw.listen.ip().is_unspecified(), "mw.listen: write an address of this machine, not 0.0.0.0")?;
         refuse(
             self.wiring().sip.iter().map(|l| l.addr).collect::<BTreeSet<_>>().len() != self.wiring().sip.len(),
             "mw.listen: this address and port is in use on the side of the handsets",
         )?;
         let security = &self.security;
-        refuse(
-            !(0.0..=1.0).contains(&security.q),
-            "security.q: write a number from 0 to 1",
-        )?;
+        refuse(!(0.0..=1.0).contains(&security.q), "security.q: write a number from 0 to 1")?;
         refuse(
             security.preference.is_empty() && security.policy != Policy::Never,
             "security.preference: name at least one suite, or set security.policy = \"never\"",
         )?;
         let t = &self.timers;
-        let spans = [
-            t.ue_t1,
-            t.ue_t2,
-            t.ue_t4,
-            t.core_t1,
-            t.core_t2,
-            t.core_t4,
-            t.await_auth,
-            t.kernel_answer,
-        ];
-        refuse(
-            spans.iter().any(|s| s.0.is_zero()),
-            "timers: only sa_margin and sa_linger may be zero",
-        )?;
+        let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
+        refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
         let l = &self.limits;
         let limits = [l.max_registrations, l.max_pending, l.max_identities, l.max_transactions];
         refuse(limits.contains(&0), "limits: none may be zero")?;
@@ -325,29 +284,17 @@ impl Gm {
 
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
-        refuse(
-            self.addresses.is_empty(),
-            "gm.addresses: name at least one address that handsets reach",
-        )?;
+        refuse(self.addresses.is_empty(), "gm.addresses: name at least one address that handsets reach")?;
         refuse(
             self.addresses.iter().any(IpAddr::is_unspecified),
             "gm.addresses: 0.0.0.0 and :: do not work with IPsec; name the addresses of this machine",
         )?;
         let distinct: BTreeSet<_> = self.addresses.iter().collect();
-        refuse(
-            distinct.len() != self.addresses.len(),
-            "gm.addresses: an address stands there twice",
-        )?;
+        refuse(distinct.len() != self.addresses.len(), "gm.addresses: an address stands there twice")?;
         refuse(self.addresses.len() > 64, "gm.addresses: at most 64")?;
         let pc = &self.protected_client_ports.0;
-        refuse(
-            pc.is_empty() || pc.len() > 256 || *pc.start() == 0,
-            "gm.protected_client_ports: 1 to 256 ports",
-        )?;
-        refuse(
-            pc.len() < 3,
-            "gm.protected_client_ports: a UE may hold three SA sets at once, so give at least 3",
-        )?;
+        refuse(pc.is_empty() || pc.len() > 256 || *pc.start() == 0, "gm.protected_client_ports: 1 to 256 ports")?;
+        refuse(pc.len() < 3, "gm.protected_client_ports: a UE may hold three SA sets at once, so give at least 3")?;
         let ports = [self.port, self.protected_server_port];
         refuse(
             ports.contains(&0) || ports[0] == ports[1] || ports.iter().any(|p| pc.contains(p)),
@@ -374,10 +321,7 @@ impl<'de> Deserialize<'de> for PortRange {
 impl SuiteName {
     pub fn parse(text: &str) -> Option<Self> {
         let (alg, ealg) = text.split_once('/')?;
-        let suite = Suite {
-            alg: AuthAlg::from_token(alg.trim())?,
-            ealg: EncAlg::from_token(ealg.trim())?,
-        };
+        let suite = Suite { alg: AuthAlg::from_token(alg.trim())?, ealg: EncAlg::from_token(ealg.trim())? };
         suite.is_valid().then_some(Self(suite))
     }
 }
@@ -386,18 +330,13 @@ impl<'de> Deserialize<'de> for SuiteName {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
         Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "'{text}' is no pair of algorithms: write hmac-sha-1-96/aes-cbc"
-            ))
+            serde::de::Error::custom(format!("'{text}' is no pair of algorithms: write hmac-sha-1-96/aes-cbc"))
         })
     }
 }
 
 fn invalid(reason: String) -> ConfigError {
-    ConfigError::Invalid {
-        file: "pcscf".into(),
-        reason,
-    }
+    ConfigError::Invalid { file: "pcscf".into(), reason }
 }
 
 #[cfg(test)]

@@ -28,11 +28,7 @@ pub(crate) struct Registration {
 pub(crate) enum Access {
     /// Over IPsec, and in no other way. The newest set is the last; transport and connection are those of the last
     /// REGISTER.
-    Protected {
-        sets: BTreeSet<SetId>,
-        transport: Transport,
-        conn: Option<ConnId>,
-    },
+    Protected { sets: BTreeSet<SetId>, transport: Transport, conn: Option<ConnId> },
     /// Without protection, where the policy allows it: the flow of the last REGISTER.
     Clear { flow: Flow },
 }
@@ -178,11 +174,7 @@ impl Contacts {
     }
 
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {
-        self.by_impi
-            .get(impi)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| Some((*id, self.registrations.get(id)?)))
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.registrations.get(id)?)))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (RegId, &Registration)> {
@@ -213,9 +205,7 @@ mod tests {
             impi: Impi::parse("a@b").unwrap(),
             token: format!("t{port}"),
             ue: remote.ip(),
-            access: Access::Clear {
-                flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote),
-            },
+            access: Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) },
             bindings: BTreeMap::new(),
         }
     }

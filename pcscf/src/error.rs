@@ -147,10 +147,7 @@ impl fmt::Display for Refusal {
             Self::Malformed(what) => write!(f, "the request cannot be used: {what}"),
             Self::TooManyHops => f.write_str("Max-Forwards was 0: look for a loop in next_hops"),
             Self::DomainNotServed(domain) => {
-                write!(
-                    f,
-                    "the UE registers with {domain}: add it to home_domains if it should be served here"
-                )
+                write!(f, "the UE registers with {domain}: add it to home_domains if it should be served here")
             }
             Self::RegisterFirst { method } => write!(f, "{method} from a UE that is not registered here"),
             Self::NotYet { method } => write!(f, "{method} is not carried yet: this release registers only"),
@@ -161,10 +158,7 @@ impl fmt::Display for Refusal {
             }
             Self::NoOffer => f.write_str("the UE requires sec-agree but sent no Security-Client"),
             Self::NoCommonSuite { offered } => {
-                write!(
-                    f,
-                    "the UE offers only {offered}: add one of them to security.preference if you accept it"
-                )
+                write!(f, "the UE offers only {offered}: add one of them to security.preference if you accept it")
             }
             Self::VerifyMismatch => {
                 f.write_str("Security-Verify is not what Security-Server said: somebody in between, or a UE at fault")
@@ -182,10 +176,7 @@ impl fmt::Display for Refusal {
             }
             Self::Core(ClientFailure::Transport(e)) => write!(f, "the core cannot be reached ({e}): check next_hops"),
             Self::Core(ClientFailure::NoTarget(e)) => {
-                write!(
-                    f,
-                    "the home domain cannot be located ({e}): add it to next_hops or to DNS"
-                )
+                write!(f, "the home domain cannot be located ({e}): add it to next_hops or to DNS")
             }
             Self::Core(ClientFailure::Overloaded) => f.write_str("too many transactions: see limits.max_transactions"),
             Self::NoKeys => f.write_str("the 401 of the S-CSCF has no ck and ik: does it know this P-CSCF as trusted?"),
@@ -207,14 +198,9 @@ mod tests {
     #[test]
     fn a_refusal_names_the_user_only_in_redacted_form() {
         let impi = |s| Impi::parse(s).unwrap();
-        let r = Refusal::OtherIdentity {
-            sa: impi("001010000000001@a.example"),
-            named: impi("001010000000002@a.example"),
-        };
-        assert_eq!(
-            r.to_string(),
-            "the SA belongs to …0001@a.example but the REGISTER names …0002@a.example"
-        );
+        let r =
+            Refusal::OtherIdentity { sa: impi("001010000000001@a.example"), named: impi("001010000000002@a.example") };
+        assert_eq!(r.to_string(), "the SA belongs to …0001@a.example but the REGISTER names …0002@a.example");
         assert_eq!((r.status(), r.name()), (403, "other_identity"));
     }
 }

@@ -83,16 +83,8 @@ impl Pcscf {
         config.check()?;
         let t = &config.timers;
         let sip = Endpoint::new(EndpointConfig {
-            core: SipTimers {
-                t1: t.core_t1.0,
-                t2: t.core_t2.0,
-                t4: t.core_t4.0,
-            },
-            ue: SipTimers {
-                t1: t.ue_t1.0,
-                t2: t.ue_t2.0,
-                t4: t.ue_t4.0,
-            },
+            core: SipTimers { t1: t.core_t1.0, t2: t.core_t2.0, t4: t.core_t4.0 },
+            ue: SipTimers { t1: t.ue_t1.0, t2: t.ue_t2.0, t4: t.ue_t4.0 },
             local: config.mw.listen,
             sent_by: format!("{}:{}", config.host, config.mw.listen.port()),
             udp_limit: config.mw.udp_limit,
@@ -100,10 +92,8 @@ impl Pcscf {
             max_transactions: config.limits.max_transactions,
             server_location: LocateConfig::default(),
         });
-        let ports = Ports {
-            server: config.gm.protected_server_port,
-            client: config.gm.protected_client_ports.0.clone(),
-        };
+        let ports =
+            Ports { server: config.gm.protected_server_port, client: config.gm.protected_client_ports.0.clone() };
         Ok(Self {
             config,
             ports,
@@ -145,19 +135,8 @@ impl Pcscf {
         while let Some(event) = self.sip.next_event() {
             match event {
                 SipEvent::Request { tx, message, flow } => {
-                    let set = self
-                        .config
-                        .is_protected(flow.local)
-                        .then(|| self.sets.live(flow.remote, flow.local));
-                    self.on_request(
-                        Inbound {
-                            tx,
-                            flow,
-                            set: set.flatten(),
-                        },
-                        &message,
-                        ctx,
-                    );
+                    let set = self.config.is_protected(flow.local).then(|| self.sets.live(flow.remote, flow.local));
+                    self.on_request(Inbound { tx, flow, set: set.flatten() }, &message, ctx);
                 }
                 SipEvent::Response { tx, message, .. } => self.on_response(tx, message, ctx),
                 SipEvent::Failed { tx, cause } => self.on_failed(tx, cause, ctx),
@@ -198,20 +177,13 @@ impl Pcscf {
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let registered = match from.set.and_then(|id| self.sets.by_id(id)) {
-            Some(held) => self
-                .contacts
-                .by_id(held.registration)
-                .is_some_and(Registration::is_registered),
+            Some(held) => self.contacts.by_id(held.registration).is_some_and(Registration::is_registered),
             None => self.contacts.by_clear_remote(from.flow.remote).next().is_some(),
         };
         match method {
-            _ if !registered => Err(Refusal::RegisterFirst {
-                method: method.to_string(),
-            }),
+            _ if !registered => Err(Refusal::RegisterFirst { method: method.to_string() }),
             Method::Options if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            method => Err(Refusal::NotYet {
-                method: method.to_string(),
-            }),
+            method => Err(Refusal::NotYet { method: method.to_string() }),
         }
     }
 
@@ -222,15 +194,11 @@ impl Pcscf {
         message: &Message,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
-        let route = message
-            .first::<ims_sip::headers::Route>()
-            .map_err(|e| Refusal::Malformed(e.to_string()))?;
+        let route = message.first::<ims_sip::headers::Route>().map_err(|e| Refusal::Malformed(e.to_string()))?;
         let token = route.and_then(|r| ims_core::uri::Uri::parse(r.uri).ok()?.user());
         match (token.map(|t| self.contacts.by_token(t)), method) {
             (None, Method::Options) if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            (Some(Some(_)), method) => Err(Refusal::NotYet {
-                method: method.to_string(),
-            }),
+            (Some(Some(_)), method) => Err(Refusal::NotYet { method: method.to_string() }),
             _ => Err(Refusal::NoSuchUe),
         }
     }
@@ -259,6 +227,8 @@ impl Pcscf {
         self.count(refusal.name());
         let (status, name) = (refusal.status(), refusal.name());
         match status {
+            // The operator was told when it was seen first.
+            503 if self.told_no_esp => debug!(ue = %from.flow.remote, refusal = name, "{refusal}"),
             500.. => warn!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
             _ => info!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
         }
@@ -299,10 +269,7 @@ impl Pcscf {
                     },
                     _ => outward,
                 };
-                Some(Egress {
-                    flow,
-                    sent_by: held.sent_by(),
-                })
+                Some(Egress { flow, sent_by: held.sent_by() })
             }
         }
     }
@@ -314,10 +281,7 @@ impl Pcscf {
             State::Proposed { .. } | State::Installing => 0,
         };
         // Among equals, `max_by_key` takes the last: the newest.
-        registration
-            .sets()
-            .filter_map(|id| self.sets.by_id(id))
-            .max_by_key(rank)
+        registration.sets().filter_map(|id| self.sets.by_id(id)).max_by_key(rank)
     }
 
     /// The last look at everything that leaves: from a protected port only over a live set, and nothing in clear to a
@@ -338,9 +302,7 @@ impl Pcscf {
     fn way_out(&self, flow: Flow) -> Option<Flow> {
         if self.config.is_protected(flow.local) {
             let came_by = self.current.filter(|id| {
-                self.sets
-                    .by_id(*id)
-                    .is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
+                self.sets.by_id(*id).is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
             });
             let id = self.sets.live(flow.remote, flow.local).or(came_by)?;
             return self.sets.by_id(id).map(|held| held.answer(flow));

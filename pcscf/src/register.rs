@@ -80,11 +80,7 @@ impl Claim {
                 .and_then(|(_, rest)| Impi::parse(rest).ok())
                 .ok_or_else(|| Refusal::Malformed("no Authorization, and To gives no private identity".into()))?,
         };
-        Ok(Self {
-            impi,
-            impu,
-            wanted: Wanted::read(message).map_err(bad)?,
-        })
+        Ok(Self { impi, impu, wanted: Wanted::read(message).map_err(bad)? })
     }
 }
 
@@ -116,9 +112,7 @@ impl Wanted {
             _ => None,
         });
         let general = answer.first::<Expires>()?.map(|e| e.0);
-        Ok(Some(
-            ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires)),
-        ))
+        Ok(Some(ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires))))
     }
 }
 
@@ -165,17 +159,7 @@ impl Pcscf {
         self.prepare(&mut outward, &token, from.set.is_some(), ctx)?;
         let home = Destination::Uri(message.uri().to_owned());
         let tx = self.sip.send_request(outward, home, ctx);
-        self.forwarded.insert(
-            tx,
-            Forwarded {
-                from,
-                request: message.clone(),
-                claim,
-                proposal,
-                token,
-                registration,
-            },
-        );
+        self.forwarded.insert(tx, Forwarded { from, request: message.clone(), claim, proposal, token, registration });
         Ok(())
     }
 
@@ -191,10 +175,7 @@ impl Pcscf {
     ) -> Result<RegId, Refusal> {
         let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
         if held.impi != claim.impi {
-            return Err(Refusal::OtherIdentity {
-                sa: held.impi.clone(),
-                named: claim.impi.clone(),
-            });
+            return Err(Refusal::OtherIdentity { sa: held.impi.clone(), named: claim.impi.clone() });
         }
         let id = held.registration;
         let proposed = matches!(held.state, State::Proposed { .. });
@@ -214,11 +195,7 @@ impl Pcscf {
             }
             return Err(refusal);
         }
-        let bindings = self
-            .contacts
-            .by_id(id)
-            .map(|r| &r.bindings)
-            .ok_or(Refusal::Superseded)?;
+        let bindings = self.contacts.by_id(id).map(|r| &r.bindings).ok_or(Refusal::Superseded)?;
         if !bindings.contains_key(&claim.impu) && bindings.len() >= self.config.limits.max_identities {
             return Err(Refusal::TooManyIdentities);
         }
@@ -246,9 +223,7 @@ impl Pcscf {
             }
         }
         if !proposal.client.is_empty() && proposal.usable.is_empty() {
-            return Err(Refusal::NoCommonSuite {
-                offered: proposal.offered(),
-            });
+            return Err(Refusal::NoCommonSuite { offered: proposal.offered() });
         }
         let said = |name| auth_params::credential(message, name).filter(|v| !v.is_empty());
         if policy == Policy::Require && said("response").is_some() && said("auts").is_none() {
@@ -277,15 +252,10 @@ impl Pcscf {
             Access::Clear { flow } => {
                 flow.remote == from.flow.remote
                     || r.ue == from.flow.remote.ip()
-                        && r.bindings
-                            .values()
-                            .any(|b| contact.is_none_or(|c| same_contact(&b.contact, c)))
+                        && r.bindings.values().any(|b| contact.is_none_or(|c| same_contact(&b.contact, c)))
             }
         };
-        self.contacts
-            .of_impi(&claim.impi)
-            .find(|(_, r)| goes_on(r))
-            .map(|(id, _)| id)
+        self.contacts.of_impi(&claim.impi).find(|(_, r)| goes_on(r)).map(|(id, _)| id)
     }
 
     /// The header fields of a REGISTER towards the core (TS 24.229 5.2.2.1).
@@ -310,10 +280,7 @@ impl Pcscf {
         sec_agree::strip(outward);
         charging::stamp(outward, &self.config.host, ctx.rng);
         access_network(outward, self.config.trust_access_network_info);
-        outward.push_back(
-            Name::PVisitedNetworkId,
-            format_args!("\"{}\"", self.config.visited_network),
-        );
+        outward.push_back(Name::PVisitedNetworkId, format_args!("\"{}\"", self.config.visited_network));
         let (host, port) = (&self.config.host, self.config.mw.listen.port());
         outward.push_front(Name::Path, format_args!("<sip:{token}@{host}:{port};lr>"));
         for name in [Name::Require, Name::Supported] {
@@ -363,11 +330,7 @@ impl Pcscf {
         let Some(set) = forwarded.from.set.filter(|_| is_final) else {
             return;
         };
-        if self
-            .sets
-            .by_id(set)
-            .is_some_and(|held| matches!(held.state, State::Proposed { .. }))
-        {
+        if self.sets.by_id(set).is_some_and(|held| matches!(held.state, State::Proposed { .. })) {
             info!(impi = ?forwarded.claim.impi, status, "authentication failed");
             self.retire(set, ctx.now);
         }
@@ -401,17 +364,13 @@ impl Pcscf {
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
-        let (id, suite, fresh) = (
-            held.registration,
-            held.set.suite,
-            matches!(held.state, State::Proposed { .. }),
-        );
+        let (id, suite, fresh) = (held.registration, held.set.suite, matches!(held.state, State::Proposed { .. }));
         let lifetime = binding.expires + self.config.timers.sa_margin.0;
         let (ue, reg_id) = (held.set.ue, binding.reg_id.clone());
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, suite = ?suite, flow = %forwarded.from.flow,
             expires_s = binding.expires.since(ctx.now).as_secs(), "registered over IPsec");
-        self.store(id, forwarded, binding)?;
         self.confirm(set, lifetime, ctx);
+        self.store(id, forwarded, binding)?;
         if fresh {
             self.supersede(id, &forwarded.claim.impi, ue, reg_id.as_deref(), ctx);
         }
@@ -420,9 +379,7 @@ impl Pcscf {
 
     fn bind_clear(&mut self, forwarded: &Forwarded, binding: Binding, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let flow = forwarded.from.flow;
-        let known = forwarded
-            .registration
-            .filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
+        let known = forwarded.registration.filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
         let reg_id = binding.reg_id.clone();
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, flow = %flow,
             expires_s = binding.expires.since(ctx.now).as_secs(), "registered without IPsec");
@@ -446,7 +403,11 @@ impl Pcscf {
     }
 
     fn store(&mut self, id: RegId, forwarded: &Forwarded, binding: Binding) -> Result<(), Refusal> {
-        self.contacts.heard(id, forwarded.from.flow);
+        let of_old_set =
+            forwarded.from.set.and_then(|set| self.sets.by_id(set)).is_some_and(|h| h.state == State::Retiring);
+        if !of_old_set {
+            self.contacts.heard(id, forwarded.from.flow);
+        }
         let registration = self.contacts.by_id_mut(id).ok_or(Refusal::Superseded)?;
         registration.bindings.insert(forwarded.claim.impu.clone(), binding);
         let next = registration.bindings.values().map(|b| b.expires).min();
@@ -458,11 +419,7 @@ impl Pcscf {
 
     /// De-registration by the UE (TS 24.229 5.2.5.1): the 200 leaves inside the SA, which stays 64*T1 longer.
     fn unbind(&mut self, forwarded: &Forwarded, ctx: &mut Ctx<'_>) {
-        let of_set = forwarded
-            .from
-            .set
-            .and_then(|set| self.sets.by_id(set))
-            .map(|held| held.registration);
+        let of_set = forwarded.from.set.and_then(|set| self.sets.by_id(set)).map(|held| held.registration);
         let Some(id) = of_set.or(forwarded.registration) else {
             return;
         };
@@ -471,7 +428,6 @@ impl Pcscf {
         };
         registration.bindings.remove(&forwarded.claim.impu);
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, "de-registered by the UE");
-        self.contacts.heard(id, forwarded.from.flow);
         self.wind_up(id, ctx);
     }
 }
@@ -487,10 +443,7 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
     Ok(Binding {
         contact,
         reg_id,
-        service_route: route
-            .flat_map(auth_params::pieces)
-            .map(|r| r.trim().to_owned())
-            .collect(),
+        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().to_owned()).collect(),
         associated: associated.iter().map(|a| a.uri.to_owned()).collect(),
         expires: ctx.now + Duration::from_secs(seconds.into()),
     })
@@ -499,13 +452,9 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
 /// What an answer may not carry to a UE (TS 24.229 5.2.2.1, RFC 7315 4.5, 4.6): keys are gone already.
 fn toward_ue(response: &mut Message) {
     charging::strip(response);
-    for name in [
-        Name::SecurityServer,
-        Name::SecurityClient,
-        Name::SecurityVerify,
-        Name::PProfileKey,
-        Name::PUserDatabase,
-    ] {
+    for name in
+        [Name::SecurityServer, Name::SecurityClient, Name::SecurityVerify, Name::PProfileKey, Name::PUserDatabase]
+    {
         response.remove(name);
     }
 }
@@ -517,15 +466,9 @@ fn access_network(message: &mut Message, trusted: bool) {
         return;
     }
     let from_network = |value: &&str| value.split(';').skip(1).any(|p| p.trim().eq_ignore_ascii_case("np"));
-    let text = message
-        .raw(Name::PAccessNetworkInfo)
-        .filter_map(|v| std::str::from_utf8(v).ok());
-    let kept: Vec<String> = text
-        .flat_map(auth_params::pieces)
-        .map(str::trim)
-        .filter(|v| !from_network(v))
-        .map(str::to_owned)
-        .collect();
+    let text = message.raw(Name::PAccessNetworkInfo).filter_map(|v| std::str::from_utf8(v).ok());
+    let kept: Vec<String> =
+        text.flat_map(auth_params::pieces).map(str::trim).filter(|v| !from_network(v)).map(str::to_owned).collect();
     message.remove(Name::PAccessNetworkInfo);
     for value in kept.iter().filter(|_| trusted) {
         message.push_back(Name::PAccessNetworkInfo, value);
@@ -538,10 +481,7 @@ mod tests {
 
     #[test]
     fn contacts_are_the_same_whatever_their_parameters() {
-        assert!(same_contact(
-            "sip:a@192.0.2.7:5101;transport=udp",
-            "sip:a@192.0.2.7:5101"
-        ));
+        assert!(same_contact("sip:a@192.0.2.7:5101;transport=udp", "sip:a@192.0.2.7:5101"));
         assert!(same_contact("sip:a@[2001:DB8::7]:5101", "sip:a@[2001:db8:0::7]:5101"));
         assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:a@192.0.2.7:5102"));
         assert!(!same_contact("sip:a@192.0.2.7:5101", "sip:b@192.0.2.7:5101"));

@@ -67,12 +67,7 @@ impl HeldSet {
     pub(crate) fn outward(&self, transport: Transport) -> Flow {
         let local = SocketAddr::new(self.set.pcscf, self.set.port_pc);
         let remote = SocketAddr::new(self.set.ue, self.set.port_us);
-        Flow {
-            transport,
-            local,
-            remote,
-            conn: None,
-        }
+        Flow { transport, local, remote, conn: None }
     }
 
     /// Where the answers to a request leave: over the connection it came by, or else from port_pc to port_us.
@@ -199,10 +194,7 @@ impl SaTable {
             self.by_spi.insert(spi, id);
         }
         for port in [held.set.port_uc, held.set.port_us] {
-            self.by_ue_port
-                .entry(SocketAddr::new(held.set.ue, port))
-                .or_default()
-                .insert(id);
+            self.by_ue_port.entry(SocketAddr::new(held.set.ue, port)).or_default().insert(id);
         }
         self.by_impi.entry(held.impi.clone()).or_default().insert(id);
         self.sets.insert(id, held);
@@ -256,20 +248,14 @@ impl SaTable {
     /// Whether this is a protected port of a UE that has shown to hold its SAs.
     pub(crate) fn is_ue_port(&self, remote: SocketAddr) -> bool {
         let in_use = |id: &SetId| {
-            self.sets
-                .get(id)
-                .is_some_and(|h| !matches!(h.state, State::Installing | State::Proposed { used: false }))
+            self.sets.get(id).is_some_and(|h| !matches!(h.state, State::Installing | State::Proposed { used: false }))
         };
         self.by_ue_port.get(&remote).is_some_and(|sets| sets.iter().any(in_use))
     }
 
     /// Sets of a private identity, oldest first.
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (SetId, &HeldSet)> {
-        self.by_impi
-            .get(impi)
-            .into_iter()
-            .flatten()
-            .filter_map(|id| Some((*id, self.sets.get(id)?)))
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.sets.get(id)?)))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -290,10 +276,7 @@ mod tests {
     use super::*;
     use crate::config::SuiteName;
 
-    const PORTS: Ports = Ports {
-        server: 6100,
-        client: 6101..=6104,
-    };
+    const PORTS: Ports = Ports { server: 6100, client: 6101..=6104 };
 
     fn offer(n: u16) -> Offer {
         Offer {
@@ -334,13 +317,7 @@ mod tests {
             let b = table.allocate(&offer(1), ue, us, &PORTS, &mut rng).unwrap();
             assert_eq!((a.port_ps, a.port_us), (b.port_ps, b.port_us));
             assert_ne!(a.port_pc, b.port_pc);
-            assert_eq!(
-                [a.spi_pc, a.spi_ps, b.spi_pc, b.spi_ps]
-                    .into_iter()
-                    .collect::<BTreeSet<_>>()
-                    .len(),
-                4
-            );
+            assert_eq!([a.spi_pc, a.spi_ps, b.spi_pc, b.spi_ps].into_iter().collect::<BTreeSet<_>>().len(), 4);
         }
     }
 
@@ -355,16 +332,9 @@ mod tests {
             })
             .collect();
         assert!(table.allocate(&offer(4), ue, us, &PORTS, &mut rng).is_none());
-        assert!(
-            table
-                .allocate(&offer(4), "192.0.2.8".parse().unwrap(), us, &PORTS, &mut rng)
-                .is_some()
-        );
+        assert!(table.allocate(&offer(4), "192.0.2.8".parse().unwrap(), us, &PORTS, &mut rng).is_some());
         table.remove(ids[2]).unwrap();
-        assert_eq!(
-            table.allocate(&offer(4), ue, us, &PORTS, &mut rng).unwrap().port_pc,
-            6103
-        );
+        assert_eq!(table.allocate(&offer(4), ue, us, &PORTS, &mut rng).unwrap().port_pc, 6103);
     }
 
     #[test]
@@ -374,24 +344,14 @@ mod tests {
         let set = table.allocate(&offer(0), ue, us, &PORTS, &mut rng).unwrap();
         let id = table.insert(held(set, State::Installing));
         let at = |ip, port| SocketAddr::new(ip, port);
-        assert_eq!(
-            table.live(at(ue, set.port_uc), at(us, 6100)),
-            None,
-            "the kernel has not said yes"
-        );
+        assert_eq!(table.live(at(ue, set.port_uc), at(us, 6100)), None, "the kernel has not said yes");
         table.by_id_mut(id).unwrap().state = State::Proposed { used: false };
         assert_eq!(table.live(at(ue, set.port_uc), at(us, 6100)), Some(id));
         assert_eq!(table.live(at(ue, set.port_us), at(us, set.port_pc)), Some(id));
         assert_eq!(table.live(at(ue, set.port_us), at(us, 6100)), None);
         assert_eq!(table.live(at(ue, set.port_uc + 1), at(us, 6100)), None);
-        assert_eq!(
-            (table.by_spi(us, set.spi_ps), table.by_spi(ue, set.spi_ps)),
-            (Some(id), None)
-        );
-        assert!(
-            !table.is_ue_port(at(ue, set.port_us)),
-            "the challenge may still be repeated in clear"
-        );
+        assert_eq!((table.by_spi(us, set.spi_ps), table.by_spi(ue, set.spi_ps)), (Some(id), None));
+        assert!(!table.is_ue_port(at(ue, set.port_us)), "the challenge may still be repeated in clear");
         table.by_id_mut(id).unwrap().state = State::Proposed { used: true };
         assert!(table.is_ue_port(at(ue, set.port_us)) && table.is_ue_port(at(ue, set.port_uc)));
         table.remove(id);
@@ -405,16 +365,8 @@ mod tests {
         let (mut table, mut rng) = (SaTable::default(), Rng::from_u64(1));
         let set = table.allocate(&offer(0), ue, us, &PORTS, &mut rng).unwrap();
         let id = table.insert(held(set, State::Active));
-        let same_port = Offer {
-            spi_uc: 9000,
-            spi_us: 9001,
-            ..offer(0)
-        };
-        let same_spi = Offer {
-            spi_uc: 5001,
-            spi_us: 9001,
-            ..offer(1)
-        };
+        let same_port = Offer { spi_uc: 9000, spi_us: 9001, ..offer(0) };
+        let same_spi = Offer { spi_uc: 5001, spi_us: 9001, ..offer(1) };
         for (other, expected) in [(same_port, true), (same_spi, true), (offer(1), false)] {
             let new = table.allocate(&other, ue, us, &PORTS, &mut rng).unwrap();
             assert_eq!(table.in_the_way(&new).contains(&id), expected);
@@ -427,18 +379,11 @@ mod tests {
         let (mut table, mut rng) = (SaTable::default(), Rng::from_u64(1));
         let impi = Impi::parse("a@b").unwrap();
         let mut ids = Vec::new();
-        for (n, state) in [
-            State::Active,
-            State::Proposed { used: false },
-            State::Proposed { used: false },
-        ]
-        .iter()
-        .enumerate()
+        for (n, state) in
+            [State::Active, State::Proposed { used: false }, State::Proposed { used: false }].iter().enumerate()
         {
             assert_eq!(table.surplus(&impi, None), None);
-            let set = table
-                .allocate(&offer(u16::try_from(n).unwrap()), ue, us, &PORTS, &mut rng)
-                .unwrap();
+            let set = table.allocate(&offer(u16::try_from(n).unwrap()), ue, us, &PORTS, &mut rng).unwrap();
             ids.push(table.insert(held(set, *state)));
         }
         assert_eq!(table.surplus(&impi, None), Some(ids[1]), "the oldest proposal");
@@ -457,11 +402,7 @@ mod tests {
         let out = h.answer(request);
         assert_eq!((out.local.port(), out.remote.port()), (set.port_pc, set.port_us));
         let conn = Some(ims_core::ConnId(4));
-        let tcp = Flow {
-            transport: Transport::Tcp,
-            conn,
-            ..request
-        };
+        let tcp = Flow { transport: Transport::Tcp, conn, ..request };
         assert_eq!(h.answer(tcp), tcp);
         assert_eq!(h.answer(Flow { conn: None, ..tcp }), h.outward(Transport::Tcp));
         assert_eq!(h.sent_by(), "[2001:db8::1]:6100");

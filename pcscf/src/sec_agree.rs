@@ -53,10 +53,7 @@ pub(crate) struct Proposal {
 
 impl Proposal {
     pub(crate) fn read(message: &Message, security: &Security) -> Result<Self, HeaderError> {
-        let too_many = HeaderError {
-            name: "Security-Client",
-            reason: "too many mechanisms",
-        };
+        let too_many = HeaderError { name: "Security-Client", reason: "too many mechanisms" };
         let listed: Vec<SecurityClient> = message.all()?;
         if listed.len() > MOST_MECHANISMS {
             return Err(too_many);
@@ -66,11 +63,7 @@ impl Proposal {
         client.sort();
         let required =
             message.has_token(Name::Require, "sec-agree") || message.has_token(Name::ProxyRequire, "sec-agree");
-        Ok(Self {
-            client,
-            usable,
-            required,
-        })
+        Ok(Self { client, usable, required })
     }
 
     /// The suites offered, for the operator.
@@ -84,20 +77,13 @@ impl Proposal {
 
 fn by_preference(client: &[Mechanism], security: &Security) -> Vec<Offer> {
     let offers: Vec<Offer> = client.iter().filter_map(Mechanism::offer).collect();
-    security
-        .preference
-        .iter()
-        .filter_map(|p| offers.iter().find(|o| o.suite == p.0))
-        .copied()
-        .collect()
+    security.preference.iter().filter_map(|p| offers.iter().find(|o| o.suite == p.0)).copied().collect()
 }
 
 impl Mechanism {
     pub(crate) fn of(m: &SecMechanism) -> Self {
         let word = |value: &Option<String>, absent: &str| {
-            value
-                .as_deref()
-                .map_or_else(|| absent.to_owned(), str::to_ascii_lowercase)
+            value.as_deref().map_or_else(|| absent.to_owned(), str::to_ascii_lowercase)
         };
         Self {
             name: m.mechanism.to_ascii_lowercase(),
@@ -132,10 +118,7 @@ impl Mechanism {
         if self.name != "ipsec-3gpp" || self.prot != "esp" || self.mode != "trans" {
             return None;
         }
-        let suite = Suite {
-            alg: AuthAlg::from_token(&self.alg)?,
-            ealg: EncAlg::from_token(&self.ealg)?,
-        };
+        let suite = Suite { alg: AuthAlg::from_token(&self.alg)?, ealg: EncAlg::from_token(&self.ealg)? };
         let spi = |spi: Option<u32>| spi.filter(|s| *s >= LEAST_SPI);
         let port = |port: Option<u16>| port.filter(|p| *p > 0);
         let offer = Offer {
@@ -153,10 +136,7 @@ impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // From the network into a log line: nothing that is no token.
         let token = |text: &str| -> String {
-            text.chars()
-                .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
-                .take(24)
-                .collect()
+            text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(24).collect()
         };
         match self.name == "ipsec-3gpp" {
             true => write!(f, "{}/{}", token(&self.alg), token(&self.ealg)),
@@ -186,13 +166,7 @@ pub(crate) fn acceptable(security: &Security) -> String {
         let (alg, ealg) = (suite.0.alg.token(), suite.0.ealg.token());
         format!("ipsec-3gpp;q={};prot=esp;mod=trans;alg={alg};ealg={ealg}", q_value(q))
     };
-    security
-        .preference
-        .iter()
-        .enumerate()
-        .map(mechanism)
-        .collect::<Vec<_>>()
-        .join(", ")
+    security.preference.iter().enumerate().map(mechanism).collect::<Vec<_>>().join(", ")
 }
 
 /// `0.1`, `1`: at most three decimals (RFC 3261 25.1 qvalue).
@@ -258,20 +232,14 @@ mod tests {
 
     #[test]
     fn the_best_mutual_suite_is_taken_by_our_preference_over_commas_and_lines() {
-        let p = Proposal::read(
-            &register(SAMSUNG),
-            &security(&["hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"]),
-        )
-        .unwrap();
+        let p =
+            Proposal::read(&register(SAMSUNG), &security(&["hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"])).unwrap();
         assert_eq!(p.client.len(), 4);
         assert_eq!(
             p.usable.iter().map(|o| o.suite).collect::<Vec<_>>(),
             [suite("hmac-sha-1-96/null"), suite("hmac-sha-1-96/aes-cbc")]
         );
-        assert_eq!(
-            (p.usable[0].port_uc, p.usable[0].port_us, p.usable[0].spi_uc),
-            (5100, 5101, 1000)
-        );
+        assert_eq!((p.usable[0].port_uc, p.usable[0].port_us, p.usable[0].spi_uc), (5100, 5101, 1000));
         assert!(!p.required);
     }
 
@@ -291,26 +259,11 @@ mod tests {
         for (line, why) in [
             ("tls", "another mechanism"),
             ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=301;port-c=1", "no port-s"),
-            (
-                "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=200;spi-s=301;port-c=1;port-s=2",
-                "reserved SPI",
-            ),
-            (
-                "ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=300;port-c=1;port-s=2",
-                "one SPI twice",
-            ),
-            (
-                "ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=300;spi-s=301;port-c=1;port-s=2",
-                "AH",
-            ),
-            (
-                "ipsec-3gpp;alg=hmac-sha-1-96;mod=UDP-enc-tun;spi-c=300;spi-s=301;port-c=1;port-s=2",
-                "tunnel",
-            ),
-            (
-                "ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-gcm;spi-c=300;spi-s=301;port-c=1;port-s=2",
-                "no suite",
-            ),
+            ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=200;spi-s=301;port-c=1;port-s=2", "reserved SPI"),
+            ("ipsec-3gpp;alg=hmac-sha-1-96;spi-c=300;spi-s=300;port-c=1;port-s=2", "one SPI twice"),
+            ("ipsec-3gpp;alg=hmac-sha-1-96;prot=ah;spi-c=300;spi-s=301;port-c=1;port-s=2", "AH"),
+            ("ipsec-3gpp;alg=hmac-sha-1-96;mod=UDP-enc-tun;spi-c=300;spi-s=301;port-c=1;port-s=2", "tunnel"),
+            ("ipsec-3gpp;alg=hmac-sha-1-96;ealg=aes-gcm;spi-c=300;spi-s=301;port-c=1;port-s=2", "no suite"),
         ] {
             let p = Proposal::read(&register(&format!("Security-Client: {line}\r\n")), &Security::default()).unwrap();
             assert!(p.usable.is_empty() && !p.client.is_empty(), "{why}");
@@ -343,10 +296,7 @@ mod tests {
         // The iPhone sorts parameters by name and puts q in the middle; defaults may go missing.
         let sorted = "ipsec-3gpp;alg=HMAC-SHA-1-96;ealg=null;mod=trans;port-c=6101;port-s=6100;prot=esp;q=0.1;spi-c=2000;spi-s=2001";
         assert_eq!(says(sorted), Some(true));
-        assert_eq!(
-            says("ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2001; spi-c=2000; port-s=6100; port-c=6101"),
-            Some(true)
-        );
+        assert_eq!(says("ipsec-3gpp; alg=hmac-sha-1-96; spi-s=2001; spi-c=2000; port-s=6100; port-c=6101"), Some(true));
         assert_eq!(says(&sorted.replace("spi-c=2000", "spi-c=2002")), Some(false));
         assert_eq!(says(&sorted.replace("ealg=null", "ealg=aes-cbc")), Some(false));
         assert_eq!(says(&format!("{sorted}, tls")), Some(false));
@@ -361,10 +311,7 @@ mod tests {
         );
         strip(&mut m);
         let text = String::from_utf8(m.to_bytes().to_vec()).unwrap();
-        assert!(
-            !text.contains("sec-agree") && !text.contains("Security-") && !text.contains("\r\nRequire"),
-            "{text}"
-        );
+        assert!(!text.contains("sec-agree") && !text.contains("Security-") && !text.contains("\r\nRequire"), "{text}");
         assert_eq!(m.tokens(Name::ProxyRequire), ["gruu"]);
         assert_eq!(m.tokens(Name::Supported), ["path"]);
     }
@@ -377,9 +324,6 @@ mod tests {
             "ipsec-3gpp;q=1;prot=esp;mod=trans;alg=hmac-sha-1-96;ealg=aes-cbc, \
              ipsec-3gpp;q=0.95;prot=esp;mod=trans;alg=null;ealg=aes-gcm"
         );
-        assert_eq!(
-            (q_value(0.0), q_value(0.5), q_value(1.0)),
-            ("0".into(), "0.5".into(), "1".into())
-        );
+        assert_eq!((q_value(0.0), q_value(0.5), q_value(1.0)), ("0".into(), "0.5".into(), "1".into()));
     }
 }

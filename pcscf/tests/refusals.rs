@@ -19,7 +19,7 @@ fn never(config: &mut Config) {
 
 /// The one answer to a packet, which goes no further.
 fn answer(bench: &mut Bench, flow: Flow, text: &str) -> Message {
-    bench.packet(flow, text).to_ue().1
+    bench.packet(flow, text).answered().1
 }
 
 #[test]
@@ -28,25 +28,15 @@ fn without_ipsec_the_policy_decides() {
     let text = ue.register(3600, "");
     let mut bench = Bench::with(require);
     let refusal = answer(&mut bench, ue.clear_flow(), &text);
-    assert_eq!(
-        (refusal.status(), refusal.tokens(Name::Require)),
-        (421, vec!["sec-agree"])
-    );
-    assert!(
-        refusal
-            .text(Name::SecurityServer)
-            .unwrap()
-            .starts_with("ipsec-3gpp;q=1;")
-    );
+    assert_eq!((refusal.status(), refusal.tokens(Name::Require)), (421, vec!["sec-agree"]));
+    assert!(refusal.text(Name::SecurityServer).unwrap().starts_with("ipsec-3gpp;q=1;"));
     assert_eq!(bench.refused("sec_agree_required"), 1);
     // Zoiper: sec-agree in Supported, and nothing offered. No 494.
     let text = ue.register(3600, "Supported: sec-agree\r\n");
     assert_eq!(answer(&mut bench, ue.clear_flow(), &text).status(), 421);
     for policy in [never, |_: &mut Config| {}] {
         let mut bench = Bench::with(policy);
-        bench
-            .packet(ue.clear_flow(), &ue.register(3600, "Supported: sec-agree\r\n"))
-            .to_core();
+        bench.packet(ue.clear_flow(), &ue.register(3600, "Supported: sec-agree\r\n")).forwarded();
     }
 }
 
@@ -71,8 +61,8 @@ fn sec_agree_without_an_offer_or_without_a_common_suite_is_494() {
 fn with_policy_never_nobody_gets_sas() {
     let mut bench = Bench::with(never);
     let mut ue = Handset::udp4();
-    let request = ue.hello(&mut bench).to_core();
-    let (flow, challenge) = bench.challenge(&request, "bm9uY2U=").to_ue();
+    let request = ue.hello(&mut bench).forwarded();
+    let (flow, challenge) = bench.challenge(&request, "bm9uY2U=").answered();
     assert_eq!((flow, challenge.status()), (ue.clear_flow(), 401));
     assert!(!challenge.has(Name::SecurityServer));
 }
@@ -82,31 +72,26 @@ fn a_ue_without_ipsec_registers_refreshes_and_leaves() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let mut bench = Bench::new();
         let mut ue = Handset::new(true, transport);
-        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).to_core();
-        assert!(
-            request
-                .text(Name::Authorization)
-                .unwrap()
-                .ends_with("integrity-protected=\"no\"")
-        );
-        let (_, challenge) = bench.challenge(&request, "bm9uY2U=").to_ue();
+        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).forwarded();
+        assert!(request.text(Name::Authorization).unwrap().ends_with("integrity-protected=\"no\""));
+        let (_, challenge) = bench.challenge(&request, "bm9uY2U=").answered();
         assert!(!challenge.has(Name::SecurityServer));
         ue.nonce = "bm9uY2U=".into();
-        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).to_core();
+        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).forwarded();
         let path = request.text(Name::Path).unwrap().to_owned();
-        let (flow, ok) = bench.accept(&request, 600).to_ue();
+        let (flow, ok) = bench.accept(&request, 600).answered();
         assert_eq!((flow, ok.status()), (ue.clear_flow(), 200));
         assert_eq!(bench.registrations()[0]["sa"], serde_json::Value::Null);
 
         let options = options(&ue, &format!("sip:pcscf.{DOMAIN}"));
         assert_eq!(answer(&mut bench, ue.clear_flow(), &options).status(), 200);
 
-        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).to_core();
+        let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).forwarded();
         assert_eq!(request.text(Name::Path), Some(path.as_str()), "the same registration");
         bench.accept(&request, 600);
         assert_eq!(bench.registrations().len(), 1);
-        let request = bench.packet(ue.clear_flow(), &ue.register(0, "")).to_core();
-        assert_eq!(bench.accept(&request, 0).to_ue().1.status(), 200);
+        let request = bench.packet(ue.clear_flow(), &ue.register(0, "")).forwarded();
+        assert_eq!(bench.accept(&request, 0).answered().1.status(), 200);
         bench.assert_empty();
     }
 }
@@ -115,7 +100,7 @@ fn a_ue_without_ipsec_registers_refreshes_and_leaves() {
 fn a_registration_without_ipsec_expires() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
-    let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).to_core();
+    let request = bench.packet(ue.clear_flow(), &ue.register(3600, "")).forwarded();
     bench.accept(&request, 60);
     bench.pass(61);
     assert!(bench.registrations().is_empty());
@@ -129,11 +114,11 @@ fn a_ue_may_fall_back_from_ipsec_where_that_is_allowed() {
     let set = ue.get_challenged(&mut bench);
     ue.nonce = "bm9uY2U=".into();
     let text = ue.register(3600, "");
-    let request = bench.packet(ue.clear_flow(), &text).to_core();
+    let request = bench.packet(ue.clear_flow(), &text).forwarded();
     let out = bench.accept(&request, 600);
     assert_eq!(out.removed(), [set]);
     bench.kernel_agrees(&out);
-    assert_eq!(out.to_ue().1.status(), 200);
+    assert_eq!(out.answered().1.status(), 200);
     assert_eq!(bench.registrations()[0]["sa"], serde_json::Value::Null);
 }
 
@@ -147,25 +132,18 @@ fn where_ipsec_is_required_nobody_answers_the_challenge_in_clear() {
     assert_eq!(answer(&mut bench, ue.clear_flow(), &text).status(), 403);
     assert_eq!(bench.refused("answered_in_clear"), 1);
     // Even if the core let somebody in without a challenge, nothing would be stored.
-    let mut other = Handset {
-        imsi: "001010000000002".into(),
-        port: 5999,
-        call: "x".into(),
-        ..Handset::udp4()
-    };
-    let request = other.hello(&mut bench).to_core();
-    let (_, refusal) = bench.accept(&request, 600).to_ue();
+    let mut other = Handset { imsi: "001010000000002".into(), port: 5999, call: "x".into(), ..Handset::udp4() };
+    let request = other.hello(&mut bench).forwarded();
+    let (_, refusal) = bench.accept(&request, 600).answered();
     assert_eq!(refusal.status(), 403);
     assert!(bench.registrations().is_empty());
 }
 
 #[test]
 fn security_verify_must_say_what_security_server_said() {
-    for (change, name) in [
-        ("spi-s=", "spi-s=1"),
-        ("Security-Verify", "X-Nothing"),
-        ("ealg=aes-cbc;mod", "ealg=null;mod"),
-    ] {
+    for (change, name) in
+        [("spi-s=", "spi-s=1"), ("Security-Verify", "X-Nothing"), ("ealg=aes-cbc;mod", "ealg=null;mod")]
+    {
         let mut bench = Bench::new();
         let mut ue = Handset::udp4();
         let set = ue.get_challenged(&mut bench);
@@ -173,7 +151,7 @@ fn security_verify_must_say_what_security_server_said() {
         let text = ue.register(3600, &ue.sec_agree());
         let (head, verify) = text.split_at(text.find("Security-Verify").unwrap());
         let text = format!("{head}{}", verify.replace(change, name));
-        let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).to_ue();
+        let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).answered();
         assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 494));
         assert_eq!(bench.refused("security_verify_mismatch"), 1);
         assert_eq!(bench.pass(130).removed(), [set], "the attempt is abandoned");
@@ -195,10 +173,7 @@ fn a_mismatch_does_not_end_an_established_registration() {
 #[test]
 fn an_offer_that_changed_after_the_challenge_is_refused() {
     let tampered = |config: &mut Config| {
-        config
-            .security
-            .preference
-            .push(SuiteName::parse("hmac-md5-96/des-ede3-cbc").unwrap());
+        config.security.preference.push(SuiteName::parse("hmac-md5-96/des-ede3-cbc").unwrap());
     };
     let mut bench = Bench::with(tampered);
     let mut ue = Handset::udp4();
@@ -219,7 +194,7 @@ fn the_order_of_the_offers_may_change() {
     let set = ue.get_challenged(&mut bench);
     ue.set = Some(set);
     ue.suites.reverse();
-    ue.protected(&mut bench, 3600).to_core();
+    ue.protected(&mut bench, 3600).forwarded();
 }
 
 #[test]
@@ -227,18 +202,12 @@ fn the_sa_of_one_speaks_for_no_other() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
-    let text = ue
-        .register(3600, &ue.sec_agree())
-        .replace("username=\"001010000000001@", "username=\"001010000000002@");
-    let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).to_ue();
+    let text = ue.register(3600, &ue.sec_agree()).replace("username=\"001010000000001@", "username=\"001010000000002@");
+    let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).answered();
     assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 403));
     let second = "Authorization: Digest username=\"001010000000002@x\",nonce=\"\",response=\"\"\r\n";
     let text = ue.register(3600, &format!("{second}{}", ue.sec_agree()));
-    assert_eq!(
-        answer(&mut bench, ue.flow_of(&set), &text).status(),
-        400,
-        "nor does a second Authorization help"
-    );
+    assert_eq!(answer(&mut bench, ue.flow_of(&set), &text).status(), 400, "nor does a second Authorization help");
     assert_eq!((bench.refused("other_identity"), bench.refused("malformed")), (1, 1));
 }
 
@@ -249,18 +218,9 @@ fn protected_ports_take_only_what_belongs_to_a_live_set() {
     let set = ue.attach(&mut bench, 3600);
     let text = ue.register(3600, &ue.sec_agree());
     let right = ue.flow_of(&set);
-    let stranger = Flow {
-        remote: "198.51.100.9:40001".parse().unwrap(),
-        ..right
-    };
-    let other_port = Flow {
-        remote: "198.51.100.7:40002".parse().unwrap(),
-        ..right
-    };
-    let client_port = Flow {
-        local: "192.0.2.1:6102".parse().unwrap(),
-        ..right
-    };
+    let stranger = Flow { remote: "198.51.100.9:40001".parse().unwrap(), ..right };
+    let other_port = Flow { remote: "198.51.100.7:40002".parse().unwrap(), ..right };
+    let client_port = Flow { local: "192.0.2.1:6102".parse().unwrap(), ..right };
     for (flow, count) in [(stranger, 1), (other_port, 2), (client_port, 3)] {
         assert!(bench.packet(flow, &text).is_silent());
         assert_eq!(bench.refused("no_live_sa"), count);
@@ -268,13 +228,10 @@ fn protected_ports_take_only_what_belongs_to_a_live_set() {
     // What is no SIP at all is answered by nobody either.
     assert!(bench.packet(stranger, "hello").is_silent());
     // From a protected port of the UE to the open port: never.
-    let beside = Flow {
-        local: "192.0.2.1:5060".parse().unwrap(),
-        ..right
-    };
+    let beside = Flow { local: "192.0.2.1:5060".parse().unwrap(), ..right };
     assert!(bench.packet(beside, &text).is_silent());
     assert_eq!(bench.refused("clear_from_protected_port"), 1);
-    bench.packet(right, &text).to_core();
+    bench.packet(right, &text).forwarded();
 }
 
 fn options(ue: &Handset, uri: &str) -> String {
@@ -296,27 +253,17 @@ fn other_requests_come_from_registered_ues_only_and_are_answered_inside_the_sa()
         let set = ue.get_challenged(&mut bench);
         ue.set = Some(set);
         let ping = options(&ue, &format!("sip:pcscf.{DOMAIN}"));
-        let (flow, refusal) = bench.packet(ue.flow_of(&set), &ping).to_ue();
-        assert_eq!(
-            (flow, refusal.status()),
-            (ue.answers_of(&set), 403),
-            "authenticated only by the next REGISTER"
-        );
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let (flow, refusal) = bench.packet(ue.flow_of(&set), &ping).answered();
+        assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 403), "authenticated only by the next REGISTER");
+        let request = ue.protected(&mut bench, 3600).forwarded();
         let out = bench.accept(&request, 3600);
         bench.kernel_agrees(&out);
         let ping = ping.replace("z9hG4bKopt", "z9hG4bKopt2");
-        let (flow, ok) = bench.packet(ue.flow_of(&set), &ping).to_ue();
+        let (flow, ok) = bench.packet(ue.flow_of(&set), &ping).answered();
         assert_eq!((flow, ok.status()), (ue.answers_of(&set), 200));
-        assert_eq!(
-            ok.text(Name::Contact),
-            Some("<sip:192.0.2.1:6100>"),
-            "the protected server port"
-        );
-        let call = ping
-            .replace("z9hG4bKopt2", "z9hG4bKopt3")
-            .replace(&format!("pcscf.{DOMAIN}"), "b@elsewhere");
-        let (flow, refusal) = bench.packet(ue.flow_of(&set), &call).to_ue();
+        assert_eq!(ok.text(Name::Contact), Some("<sip:192.0.2.1:6100>"), "the protected server port");
+        let call = ping.replace("z9hG4bKopt2", "z9hG4bKopt3").replace(&format!("pcscf.{DOMAIN}"), "b@elsewhere");
+        let (flow, refusal) = bench.packet(ue.flow_of(&set), &call).answered();
         assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 501));
         assert_eq!((bench.refused("register_first"), bench.refused("not_yet")), (2, 1));
         bench.pass(200);
@@ -329,55 +276,40 @@ fn requests_from_the_core() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let path = request.text(Name::Path).unwrap().to_owned();
     let mw = Flow::udp("127.0.0.1:5070".parse().unwrap(), "127.0.0.1:6060".parse().unwrap());
     let via = |text: String, n: u8| {
-        text.replace(
-            "198.51.100.7:50001;branch=z9hG4bKopt",
-            &format!("127.0.0.1:6060;branch=z9hG4bKs{n}"),
-        )
+        text.replace("198.51.100.7:50001;branch=z9hG4bKopt", &format!("127.0.0.1:6060;branch=z9hG4bKs{n}"))
     };
     let status = |text: String, bench: &mut Bench| {
         let out = bench.packet(mw, &text);
         assert!(out.ue.is_empty(), "nothing to the UE: {:?}", set.port_us);
         out.core[0].status()
     };
-    assert_eq!(
-        status(via(options(&ue, &format!("sip:pcscf.{DOMAIN}")), 1), &mut bench),
-        200
-    );
+    assert_eq!(status(via(options(&ue, &format!("sip:pcscf.{DOMAIN}")), 1), &mut bench), 200);
     let routed = |route: &str, n| via(options(&ue, "sip:a@b"), n).replace("Max", &format!("Route: {route}\r\nMax"));
     assert_eq!(status(routed(&path, 2), &mut bench), 501);
     assert_eq!(status(routed("<sip:nobody@pcscf.example;lr>", 3), &mut bench), 404);
     assert_eq!(status(via(options(&ue, "sip:a@b"), 4), &mut bench), 404);
-    assert_eq!(
-        status(
-            via(options(&ue, "sip:a@b"), 5).replace("OPTIONS", "REGISTER"),
-            &mut bench
-        ),
-        403
-    );
+    assert_eq!(status(via(options(&ue, "sip:a@b"), 5).replace("OPTIONS", "REGISTER"), &mut bench), 403);
 }
 
 #[test]
 fn a_taken_spi_is_replaced_a_few_times() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
-    let request = ue.hello(&mut bench).to_core();
+    let request = ue.hello(&mut bench).forwarded();
     let (mut id, mut set) = bench.challenge(&request, "bm9uY2U=").install();
     for taken in 1..4 {
-        let out = bench.kernel(
-            id,
-            Err(SaError::SpiTaken(if taken % 2 == 0 { set.spi_pc } else { set.spi_ps })),
-        );
+        let out = bench.kernel(id, Err(SaError::SpiTaken(if taken % 2 == 0 { set.spi_pc } else { set.spi_ps })));
         assert!(out.ue.is_empty());
         let (next, other) = out.install();
         assert!(set.spi_ps != other.spi_ps && set.spi_pc != other.spi_pc);
         assert_eq!((set.spi_us, set.port_us), (other.spi_us, other.port_us));
         (id, set) = (next, other);
     }
-    let (_, refusal) = bench.kernel(id, Err(SaError::SpiTaken(set.spi_ps))).to_ue();
+    let (_, refusal) = bench.kernel(id, Err(SaError::SpiTaken(set.spi_ps))).answered();
     assert_eq!((refusal.status(), bench.refused("kernel_spi_taken")), (500, 1));
     bench.assert_empty();
 }
@@ -386,12 +318,9 @@ fn a_taken_spi_is_replaced_a_few_times() {
 fn an_spi_of_the_ue_that_is_taken_cannot_be_replaced() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
-    let request = ue.hello(&mut bench).to_core();
+    let request = ue.hello(&mut bench).forwarded();
     let (id, set) = bench.challenge(&request, "bm9uY2U=").install();
-    assert_eq!(
-        bench.kernel(id, Err(SaError::SpiTaken(set.spi_uc))).to_ue().1.status(),
-        500
-    );
+    assert_eq!(bench.kernel(id, Err(SaError::SpiTaken(set.spi_uc))).answered().1.status(), 500);
     bench.assert_empty();
 }
 
@@ -399,12 +328,12 @@ fn an_spi_of_the_ue_that_is_taken_cannot_be_replaced() {
 fn an_algorithm_that_the_kernel_lacks_gives_way_to_the_next() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
-    let request = ue.hello(&mut bench).to_core();
+    let request = ue.hello(&mut bench).forwarded();
     let (id, set) = bench.challenge(&request, "bm9uY2U=").install();
     assert_eq!(set.suite.ealg.token(), "aes-cbc");
     let (id, set) = bench.kernel(id, Err(SaError::NoAlgorithm("cbc(aes)"))).install();
     assert_eq!(set.suite.ealg.token(), "null");
-    let (_, refusal) = bench.kernel(id, Err(SaError::NoAlgorithm("hmac(sha1)"))).to_ue();
+    let (_, refusal) = bench.kernel(id, Err(SaError::NoAlgorithm("hmac(sha1)"))).answered();
     assert_eq!((refusal.status(), bench.refused("kernel_no_algorithm")), (500, 3));
     bench.assert_empty();
 }
@@ -413,9 +342,9 @@ fn an_algorithm_that_the_kernel_lacks_gives_way_to_the_next() {
 fn without_esp_in_the_kernel_the_policy_decides() {
     for error in [SaError::NoEsp, SaError::NotPermitted] {
         let mut bench = Bench::with(require);
-        let request = Handset::udp4().hello(&mut bench).to_core();
+        let request = Handset::udp4().hello(&mut bench).forwarded();
         let (id, _) = bench.challenge(&request, "bm9uY2U=").install();
-        let (_, refusal) = bench.kernel(id, Err(error.clone())).to_ue();
+        let (_, refusal) = bench.kernel(id, Err(error.clone())).answered();
         assert_eq!(refusal.status(), 503);
         assert!(refusal.has(Name::RetryAfter));
         assert_eq!(bench.node.snapshot()["esp"], false);
@@ -423,15 +352,15 @@ fn without_esp_in_the_kernel_the_policy_decides() {
 
         let mut bench = Bench::new();
         let mut ue = Handset::udp4();
-        let request = ue.hello(&mut bench).to_core();
+        let request = ue.hello(&mut bench).forwarded();
         let (id, _) = bench.challenge(&request, "bm9uY2U=").install();
-        let (flow, challenge) = bench.kernel(id, Err(error)).to_ue();
+        let (flow, challenge) = bench.kernel(id, Err(error)).answered();
         assert_eq!((flow, challenge.status()), (ue.clear_flow(), 401));
         assert!(!challenge.has(Name::SecurityServer));
         ue.nonce = "bm9uY2U=".into();
         let text = ue.register(3600, "");
-        let request = bench.packet(ue.clear_flow(), &text).to_core();
-        assert_eq!(bench.accept(&request, 600).to_ue().1.status(), 200);
+        let request = bench.packet(ue.clear_flow(), &text).forwarded();
+        assert_eq!(bench.accept(&request, 600).answered().1.status(), 200);
         assert_eq!(bench.registrations().len(), 1);
     }
 }
@@ -439,16 +368,16 @@ fn without_esp_in_the_kernel_the_policy_decides() {
 #[test]
 fn other_errors_of_the_kernel_are_refused_whatever_the_policy() {
     let mut bench = Bench::new();
-    let request = Handset::udp4().hello(&mut bench).to_core();
+    let request = Handset::udp4().hello(&mut bench).forwarded();
     let (id, _) = bench.challenge(&request, "bm9uY2U=").install();
-    assert_eq!(bench.kernel(id, Err(SaError::Kernel(22))).to_ue().1.status(), 500);
+    assert_eq!(bench.kernel(id, Err(SaError::Kernel(22))).answered().1.status(), 500);
     bench.assert_empty();
 }
 
 #[test]
 fn a_silent_kernel_is_not_waited_for() {
     let mut bench = Bench::new();
-    let request = Handset::udp4().hello(&mut bench).to_core();
+    let request = Handset::udp4().hello(&mut bench).forwarded();
     let (id, set) = bench.challenge(&request, "bm9uY2U=").install();
     let out = bench.pass(6);
     assert_eq!(out.removed(), [set], "it may still do what it was asked");
@@ -463,13 +392,7 @@ fn what_the_kernel_says_about_lifetimes_is_heeded() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
-    let expiry = |hard| {
-        Event::SaExpired(SaExpiry {
-            dst: set.ue,
-            spi: set.spi_us,
-            hard,
-        })
-    };
+    let expiry = |hard| Event::SaExpired(SaExpiry { dst: set.ue, spi: set.spi_us, hard });
     assert!(bench.handle(expiry(false)).is_silent());
     let out = bench.handle(expiry(true));
     assert_eq!(out.removed(), [set], "the other three go with it");
@@ -484,7 +407,7 @@ fn a_set_that_the_kernel_has_lost_is_given_up() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     ue.attach(&mut bench, 3600);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&request, 3600);
     let out = bench.kernel(out.sa[0].0, Err(SaError::NotFound));
     assert_eq!(out.removed().len(), 1);
@@ -496,10 +419,10 @@ fn a_set_that_the_kernel_has_lost_is_given_up() {
 fn a_challenge_without_keys() {
     for (policy, expected) in [(Policy::Require, 500), (Policy::Allow, 401)] {
         let mut bench = Bench::with(|c| c.security.policy = policy);
-        let request = Handset::udp4().hello(&mut bench).to_core();
+        let request = Handset::udp4().hello(&mut bench).forwarded();
         let out = bench.answer(&request, 401, &[("WWW-Authenticate", "Digest realm=\"x\",nonce=\"y\"")]);
         assert!(out.sa.is_empty());
-        assert_eq!(out.to_ue().1.status(), expected);
+        assert_eq!(out.answered().1.status(), expected);
     }
 }
 
@@ -509,7 +432,7 @@ fn the_core_that_does_not_answer_is_a_504_inside_the_sa() {
     let mut ue = Handset::udp4();
     let set = ue.get_challenged(&mut bench);
     ue.set = Some(set);
-    ue.protected(&mut bench, 3600).to_core();
+    ue.protected(&mut bench, 3600).forwarded();
     let out = bench.pass(40);
     let (flow, refusal) = out.ue.first().unwrap();
     assert_eq!((*flow, refusal.status()), (ue.answers_of(&set), 504));
@@ -525,12 +448,8 @@ fn an_answer_for_a_set_that_is_gone_is_withheld() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
-    let request = ue.protected(&mut bench, 3600).to_core();
-    let out = bench.handle(Event::SaExpired(SaExpiry {
-        dst: set.ue,
-        spi: set.spi_us,
-        hard: true,
-    }));
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    let out = bench.handle(Event::SaExpired(SaExpiry { dst: set.ue, spi: set.spi_us, hard: true }));
     bench.kernel_agrees(&out);
     let out = bench.answer(&request, 403, &[]);
     assert!(out.is_silent(), "rather nothing than in clear");
@@ -544,14 +463,11 @@ fn an_offer_with_the_ports_in_use_is_refused_at_reauthentication() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let out = bench.challenge(&request, "bmV3");
     assert!(out.sa.is_empty());
-    let (flow, refusal) = out.to_ue();
-    assert_eq!(
-        (flow, refusal.status(), bench.refused("ports_in_use")),
-        (ue.answers_of(&set), 400, 1)
-    );
+    let (flow, refusal) = out.answered();
+    assert_eq!((flow, refusal.status(), bench.refused("ports_in_use")), (ue.answers_of(&set), 400, 1));
     assert_eq!(bench.registrations().len(), 1);
 }
 
@@ -562,8 +478,8 @@ fn without_a_new_offer_the_challenge_goes_on_inside_the_old_set() {
     let set = ue.attach(&mut bench, 3600);
     let lines = format!("Security-Verify: {}\r\n", Handset::security_verify(&set));
     let text = ue.register(3600, &lines);
-    let request = bench.packet(ue.flow_of(&set), &text).to_core();
-    let (flow, challenge) = bench.challenge(&request, "bmV3").to_ue();
+    let request = bench.packet(ue.flow_of(&set), &text).forwarded();
+    let (flow, challenge) = bench.challenge(&request, "bmV3").answered();
     assert_eq!((flow, challenge.status()), (ue.answers_of(&set), 401));
     assert!(!challenge.has(Name::SecurityServer));
 }
@@ -574,22 +490,11 @@ fn a_private_identity_has_at_most_three_sets() {
     let mut sets = Vec::new();
     for n in 0..5u8 {
         let ip = format!("198.51.100.{}", 10 + n).parse().unwrap();
-        let mut ue = Handset {
-            ip,
-            call: format!("call{n}"),
-            ..Handset::udp4()
-        };
-        let request = ue.hello(&mut bench).to_core();
+        let mut ue = Handset { ip, call: format!("call{n}"), ..Handset::udp4() };
+        let request = ue.hello(&mut bench).forwarded();
         let out = bench.challenge(&request, "bm9uY2U=");
         let removed = out.removed();
-        assert_eq!(
-            removed,
-            if n < 3 {
-                Vec::new()
-            } else {
-                vec![sets[usize::from(n) - 3]]
-            }
-        );
+        assert_eq!(removed, if n < 3 { Vec::new() } else { vec![sets[usize::from(n) - 3]] });
         let (id, set) = out.install();
         bench.kernel(id, Ok(()));
         for (id, change) in &out.sa {
@@ -609,24 +514,17 @@ fn an_address_that_passed_to_another_subscriber_is_his() {
     let mut bench = Bench::new();
     let mut gone = Handset::udp4();
     let old = gone.attach(&mut bench, 3600);
-    let mut ue = Handset {
-        imsi: "001010000000002".into(),
-        call: "other".into(),
-        ..Handset::udp4()
-    };
-    let request = ue.hello(&mut bench).to_core();
+    let mut ue = Handset { imsi: "001010000000002".into(), call: "other".into(), ..Handset::udp4() };
+    let request = ue.hello(&mut bench).forwarded();
     let out = bench.challenge(&request, "bm9uY2U=");
     assert_eq!(out.removed(), [old]);
     let (id, set) = out.install();
-    assert_eq!(bench.kernel(id, Ok(())).to_ue().1.status(), 401);
+    assert_eq!(bench.kernel(id, Ok(())).answered().1.status(), 401);
     ue.set = Some(set);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     bench.accept(&request, 3600);
     let all = bench.registrations();
-    assert_eq!(
-        (all.len(), &all[0]["impi"]),
-        (1, &format!("001010000000002@{DOMAIN}").into())
-    );
+    assert_eq!((all.len(), &all[0]["impi"]), (1, &format!("001010000000002@{DOMAIN}").into()));
 }
 
 #[test]
@@ -638,38 +536,15 @@ fn requests_that_cannot_be_used() {
     let mut n = 0;
     let mut status = |text: String, bench: &mut Bench| {
         n += 1;
-        answer(
-            bench,
-            flow,
-            &text.replace("branch=z9hG4bK", &format!("branch=z9hG4bKx{n}")),
-        )
-        .status()
+        answer(bench, flow, &text.replace("branch=z9hG4bK", &format!("branch=z9hG4bKx{n}"))).status()
     };
-    assert_eq!(
-        status(good.replace("Max-Forwards: 70", "Max-Forwards: 0"), &mut bench),
-        483
-    );
-    assert_eq!(
-        status(
-            good.replace(&format!("REGISTER sip:{DOMAIN}"), "REGISTER sip:victim.example"),
-            &mut bench
-        ),
-        403
-    );
-    assert_eq!(
-        status(
-            good.replace("username=\"001010000000001@", "username=\"no realm"),
-            &mut bench
-        ),
-        400
-    );
+    assert_eq!(status(good.replace("Max-Forwards: 70", "Max-Forwards: 0"), &mut bench), 483);
+    assert_eq!(status(good.replace(&format!("REGISTER sip:{DOMAIN}"), "REGISTER sip:victim.example"), &mut bench), 403);
+    assert_eq!(status(good.replace("username=\"001010000000001@", "username=\"no realm"), &mut bench), 400);
     assert_eq!(status(good.replace("To: <sip:", "To: <urn:"), &mut bench), 400);
     assert_eq!(
         status(
-            good.replace(
-                "Content-Length",
-                "Security-Client: ipsec-3gpp;spi-c=99999999999\r\nContent-Length"
-            ),
+            good.replace("Content-Length", "Security-Client: ipsec-3gpp;spi-c=99999999999\r\nContent-Length"),
             &mut bench
         ),
         400
@@ -688,13 +563,10 @@ fn without_authorization_the_private_identity_is_the_public_one() {
     let text = ue.register(3600, "");
     let (head, rest) = text.split_once("Authorization").unwrap();
     let text = format!("{head}{}", &rest[rest.find("Content-Length").unwrap()..]);
-    let request = bench.packet(ue.clear_flow(), &text).to_core();
+    let request = bench.packet(ue.clear_flow(), &text).forwarded();
     assert!(!request.has(Name::Authorization));
     bench.accept(&request, 600);
-    assert_eq!(
-        bench.registrations()[0]["impi"],
-        Impi::parse(&format!("001010000000001@{DOMAIN}")).unwrap().as_str()
-    );
+    assert_eq!(bench.registrations()[0]["impi"], Impi::parse(&format!("001010000000001@{DOMAIN}")).unwrap().as_str());
 }
 
 #[test]
@@ -705,7 +577,7 @@ fn a_query_binds_nothing() {
     let text = ue.register(3600, &ue.sec_agree());
     let (head, rest) = text.split_once("Contact: ").unwrap();
     let text = format!("{head}{}", &rest[rest.find("\r\n").unwrap() + 2..]);
-    let request = bench.packet(ue.flow_of(&set), &text).to_core();
+    let request = bench.packet(ue.flow_of(&set), &text).forwarded();
     let out = bench.answer(&request, 200, &[("Contact", "<sip:x@198.51.100.7>;expires=5")]);
     assert!(out.sa.is_empty());
     assert_eq!(bench.registrations()[0]["expires_in_s"], 3600);
@@ -728,21 +600,15 @@ fn limits_hold() {
         ..Handset::udp4()
     };
     let set = ue(1).attach(&mut bench, 3600);
-    let (_, refusal) = ue(2).hello(&mut bench).to_ue();
+    let (_, refusal) = ue(2).hello(&mut bench).answered();
     assert_eq!((refusal.status(), bench.refused("full")), (503, 1));
-    let mut first = Handset {
-        set: Some(set),
-        cseq: 10,
-        ..ue(1)
-    };
-    let text = first
-        .register(3600, &first.sec_agree())
-        .replace("To: <sip:001", "To: <sip:002");
+    let mut first = Handset { set: Some(set), cseq: 10, ..ue(1) };
+    let text = first.register(3600, &first.sec_agree()).replace("To: <sip:001", "To: <sip:002");
     assert_eq!(answer(&mut bench, first.flow_of(&set), &text).status(), 403);
     for _ in 0..2 {
-        first.protected(&mut bench, 3600).to_core();
+        first.protected(&mut bench, 3600).forwarded();
     }
-    assert_eq!(first.protected(&mut bench, 3600).to_ue().1.status(), 503);
+    assert_eq!(first.protected(&mut bench, 3600).answered().1.status(), 503);
 }
 
 #[test]

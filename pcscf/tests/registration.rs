@@ -12,40 +12,19 @@ use std::time::Duration;
 fn the_challenge_leaves_only_when_the_kernel_has_the_sas() {
     for mut ue in four_ways() {
         let mut bench = Bench::new();
-        let request = ue.hello(&mut bench).to_core();
+        let request = ue.hello(&mut bench).forwarded();
         let asked = bench.challenge(&request, "bm9uY2U=");
-        assert!(
-            asked.ue.is_empty() && asked.core.is_empty(),
-            "nothing leaves before the kernel has answered"
-        );
+        assert!(asked.ue.is_empty() && asked.core.is_empty(), "nothing leaves before the kernel has answered");
         let (id, set) = asked.install();
-        let Some((
-            _,
-            SaChange::Install {
-                keys, side, expires, ..
-            },
-        )) = asked.sa.first()
-        else {
-            panic!()
-        };
-        assert_eq!(
-            (keys.ck.to_wire_hex().as_str(), keys.ik.to_wire_hex().as_str(), *side),
-            (CK, IK, SaSide::Pcscf)
-        );
+        let Some((_, SaChange::Install { keys, side, expires, .. })) = asked.sa.first() else { panic!() };
+        assert_eq!((keys.ck.to_wire_hex().as_str(), keys.ik.to_wire_hex().as_str(), *side), (CK, IK, SaSide::Pcscf));
         assert_eq!(*expires, bench.now + Duration::from_secs(240), "reg-await-auth");
         assert_eq!((set.ue, set.pcscf), (ue.ip, ue.pcscf));
-        assert_eq!(
-            (set.port_uc, set.port_us, set.spi_uc, set.spi_us),
-            (ue.uc, ue.us, ue.spi, ue.spi + 1)
-        );
+        assert_eq!((set.port_uc, set.port_us, set.spi_uc, set.spi_us), (ue.uc, ue.us, ue.spi, ue.spi + 1));
         assert_eq!((set.port_ps, set.port_pc), (6100, 6101));
-        assert_eq!(
-            (set.suite.alg.token(), set.suite.ealg.token()),
-            ("hmac-sha-1-96", "aes-cbc"),
-            "by our preference"
-        );
+        assert_eq!((set.suite.alg.token(), set.suite.ealg.token()), ("hmac-sha-1-96", "aes-cbc"), "by our preference");
 
-        let (flow, answer) = bench.kernel(id, Ok(())).to_ue();
+        let (flow, answer) = bench.kernel(id, Ok(())).answered();
         assert_eq!(flow, ue.clear_flow());
         assert_eq!(answer.status(), 401);
         let expected = format!(
@@ -74,10 +53,7 @@ fn a_ue_registers_and_everything_is_stored() {
         );
         assert_eq!(r["associated"][1], "tel:+4930123456");
         assert_eq!(r["transport"], ue.transport.to_string());
-        assert_eq!(
-            (&r["sa"]["state"], &r["sa"]["spi_ps"]),
-            (&"active".into(), &set.spi_ps.into())
-        );
+        assert_eq!((&r["sa"]["state"], &r["sa"]["spi_ps"]), (&"active".into(), &set.spi_ps.into()));
         assert_eq!(r["sa"]["suite"], "hmac-sha-1-96/aes-cbc");
         let text = bench.node.snapshot().to_string();
         assert!(!text.contains(CK) && !text.contains(IK));
@@ -93,24 +69,15 @@ fn headers_towards_the_core() {
         P-Asserted-Identity: <sip:theirs@x>\r\nP-Access-Network-Info: 3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=00101000112345, 3GPP-GERAN;np\r\n\
         Require: sec-agree\r\nProxy-Require: sec-agree\r\nSupported: sec-agree, gruu\r\n";
     let text = ue.register(3600, &format!("{lines}Security-Client: {}\r\n", ue.security_client()));
-    let out = bench.packet(ue.clear_flow(), &text).to_core();
+    let out = bench.packet(ue.clear_flow(), &text).forwarded();
     let whole = String::from_utf8(out.to_bytes().to_vec()).unwrap();
     assert!(!whole.contains("theirs") && !whole.contains("evil"), "{whole}");
-    assert!(
-        !whole.contains("sec-agree") && !whole.contains("Security-") && !out.has(Name::ProxyRequire),
-        "{whole}"
-    );
+    assert!(!whole.contains("sec-agree") && !whole.contains("Security-") && !out.has(Name::ProxyRequire), "{whole}");
     let path = out.text(Name::Path).unwrap();
-    assert!(
-        path.starts_with("<sip:") && path.ends_with(&format!("@pcscf.{DOMAIN}:5070;lr>")),
-        "{path}"
-    );
+    assert!(path.starts_with("<sip:") && path.ends_with(&format!("@pcscf.{DOMAIN}:5070;lr>")), "{path}");
     assert_eq!(out.tokens(Name::Require), ["path"]);
     assert_eq!(out.tokens(Name::Supported), ["gruu", "path"]);
-    assert_eq!(
-        out.text(Name::PVisitedNetworkId),
-        Some(format!("\"{DOMAIN}\"").as_str())
-    );
+    assert_eq!(out.text(Name::PVisitedNetworkId), Some(format!("\"{DOMAIN}\"").as_str()));
     let vector = out.text(Name::PChargingVector).unwrap();
     assert!(vector.starts_with("icid-value=\"") && vector.ends_with(&format!(";icid-generated-at=pcscf.{DOMAIN}")));
     let access = out.text(Name::PAccessNetworkInfo);
@@ -128,13 +95,8 @@ fn only_a_register_over_the_sa_is_integrity_protected() {
     let mut ue = Handset::udp4();
     let set = ue.get_challenged(&mut bench);
     ue.set = Some(set);
-    let request = ue.protected(&mut bench, 3600).to_core();
-    assert!(
-        request
-            .text(Name::Authorization)
-            .unwrap()
-            .ends_with("integrity-protected=\"yes\"")
-    );
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    assert!(request.text(Name::Authorization).unwrap().ends_with("integrity-protected=\"yes\""));
     assert!(!request.has(Name::SecurityVerify) && !request.has(Name::SecurityClient));
 }
 
@@ -145,18 +107,15 @@ fn a_refresh_inside_the_sa_keeps_path_and_moves_the_lifetime() {
         let set = ue.attach(&mut bench, 600);
         bench.pass(300);
         ue.renew();
-        let first = ue.protected(&mut bench, 3600).to_core();
+        let first = ue.protected(&mut bench, 3600).forwarded();
         let path = first.text(Name::Path).unwrap().to_owned();
         let out = bench.accept(&first, 3600);
         assert_eq!(out.extended(), [(set, bench.now + Duration::from_secs(3630))]);
         assert!(out.removed().is_empty() && out.sa.len() == 1);
         bench.kernel_agrees(&out);
-        let (flow, ok) = out.to_ue();
-        assert_eq!(
-            (flow, ok.status(), ok.has(Name::SecurityServer)),
-            (ue.answers_of(&set), 200, false)
-        );
-        let second = ue.protected(&mut bench, 3600).to_core();
+        let (flow, ok) = out.answered();
+        assert_eq!((flow, ok.status(), ok.has(Name::SecurityServer)), (ue.answers_of(&set), 200, false));
+        let second = ue.protected(&mut bench, 3600).forwarded();
         assert_eq!(second.text(Name::Path), Some(path.as_str()));
         // Less is granted now, but the set keeps what it had.
         let out = bench.accept(&second, 60);
@@ -171,49 +130,34 @@ fn reauthentication_makes_a_new_set_beside_the_old_one() {
         let mut bench = Bench::new();
         let old = ue.attach(&mut bench, 3600);
         ue.renew();
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let request = ue.protected(&mut bench, 3600).forwarded();
         let asked = bench.challenge(&request, "bmV3");
         assert!(asked.removed().is_empty());
         let (id, new) = asked.install();
-        assert_eq!(
-            (new.port_ps, new.port_us),
-            (old.port_ps, old.port_us),
-            "server ports stay"
-        );
-        assert!(
-            new.port_pc != old.port_pc && new.port_uc != old.port_uc,
-            "client ports change"
-        );
-        let (flow, answer) = bench.kernel(id, Ok(())).to_ue();
-        assert_eq!(
-            (flow, answer.status()),
-            (ue.answers_of(&old), 401),
-            "the challenge leaves inside the old set"
-        );
-        assert_eq!(
-            bench.registrations()[0]["sa"]["spi_ps"],
-            old.spi_ps,
-            "the new set is temporary"
-        );
+        assert_eq!((new.port_ps, new.port_us), (old.port_ps, old.port_us), "server ports stay");
+        assert!(new.port_pc != old.port_pc && new.port_uc != old.port_uc, "client ports change");
+        let (flow, answer) = bench.kernel(id, Ok(())).answered();
+        assert_eq!((flow, answer.status()), (ue.answers_of(&old), 401), "the challenge leaves inside the old set");
+        assert_eq!(bench.registrations()[0]["sa"]["spi_ps"], old.spi_ps, "the new set is temporary");
 
         ue.set = Some(new);
         ue.conn = ConnId(2);
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let request = ue.protected(&mut bench, 3600).forwarded();
         let out = bench.accept(&request, 3600);
         assert_eq!(out.extended().len(), 1);
         assert!(out.removed().is_empty(), "the old set still carries what is under way");
         bench.kernel_agrees(&out);
-        assert_eq!(out.to_ue().0, ue.answers_of(&new));
+        assert_eq!(out.answered().0, ue.answers_of(&new));
         assert_eq!(bench.registrations()[0]["sa"]["spi_ps"], new.spi_ps);
         assert_eq!(bench.registrations()[0]["sa"]["sets"], 2);
 
         // A late request over the old set is answered over the old set.
         let mut late = ue.clone();
         (late.set, late.conn, late.cseq) = (Some(old), ConnId(1), 50);
-        let request = late.protected(&mut bench, 3600).to_core();
+        let request = late.protected(&mut bench, 3600).forwarded();
         let out = bench.accept(&request, 3600);
         assert!(out.sa.is_empty(), "the old set does not come back");
-        assert_eq!(out.to_ue().0, late.answers_of(&old));
+        assert_eq!(out.answered().0, late.answers_of(&old));
 
         assert!(bench.pass(127).removed().is_empty());
         assert_eq!(bench.pass(2).removed(), [old], "64*T1 later");
@@ -228,26 +172,21 @@ fn a_synchronisation_failure_replaces_the_proposal() {
     let mut ue = Handset::udp4();
     let first = ue.get_challenged(&mut bench);
     ue.renew();
-    let text = ue
-        .register(3600, &ue.sec_agree())
-        .replace("response=\"\"", "response=\"00\",auts=\"AAAA\"");
-    let request = bench.packet(ue.clear_flow(), &text).to_core();
+    let text = ue.register(3600, &ue.sec_agree()).replace("response=\"\"", "response=\"00\",auts=\"AAAA\"");
+    let request = bench.packet(ue.clear_flow(), &text).forwarded();
     let out = bench.challenge(&request, "c2Vjb25k");
-    assert!(
-        matches!(&out.sa[0].1, SaChange::Remove { set } if *set == first),
-        "first the old proposal goes"
-    );
+    assert!(matches!(&out.sa[0].1, SaChange::Remove { set } if *set == first), "first the old proposal goes");
     let (id, second) = out.install();
     assert_ne!(first.spi_ps, second.spi_ps);
-    let (flow, answer) = bench.kernel(id, Ok(())).to_ue();
+    let (flow, answer) = bench.kernel(id, Ok(())).answered();
     assert_eq!((flow, answer.status()), (ue.clear_flow(), 401));
     let mut late = ue.clone();
     late.set = Some(first);
     assert!(late.protected(&mut bench, 3600).is_silent());
     ue.set = Some(second);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&request, 3600);
-    assert_eq!(out.to_ue().0, ue.answers_of(&second));
+    assert_eq!(out.answered().0, ue.answers_of(&second));
 }
 
 #[test]
@@ -260,20 +199,16 @@ fn a_synchronisation_failure_at_reauthentication_stays_inside_the_old_set() {
         ue.renew();
         let lines = ue.sec_agree();
         let text = ue.register(3600, &lines).replace("realm", "auts=\"AAAA\",realm");
-        let request = bench.packet(ue.flow_of(&old), &text).to_core();
+        let request = bench.packet(ue.flow_of(&old), &text).forwarded();
         let (id, set) = bench.challenge(&request, nonce).install();
-        let (flow, answer) = bench.kernel(id, Ok(())).to_ue();
+        let (flow, answer) = bench.kernel(id, Ok(())).answered();
         assert_eq!((flow, answer.status()), (ue.answers_of(&old), 401));
         proposals.push(set);
     }
-    assert_eq!(
-        bench.registrations()[0]["sa"]["sets"],
-        2,
-        "the active one and the last proposal"
-    );
+    assert_eq!(bench.registrations()[0]["sa"]["sets"], 2, "the active one and the last proposal");
     ue.set = Some(proposals[1]);
-    let request = ue.protected(&mut bench, 3600).to_core();
-    assert_eq!(bench.accept(&request, 3600).to_ue().0, ue.answers_of(&proposals[1]));
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    assert_eq!(bench.accept(&request, 3600).answered().0, ue.answers_of(&proposals[1]));
 }
 
 #[test]
@@ -282,15 +217,12 @@ fn a_wrong_res_is_refused_inside_the_set_that_then_goes() {
         let mut bench = Bench::new();
         let set = ue.get_challenged(&mut bench);
         ue.set = Some(set);
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let request = ue.protected(&mut bench, 3600).forwarded();
         let out = bench.answer(&request, 403, &[]);
         assert!(out.sa.is_empty());
-        let (flow, answer) = out.to_ue();
+        let (flow, answer) = out.answered();
         assert_eq!((flow, answer.status()), (ue.answers_of(&set), 403));
-        assert!(
-            bench.pass(127).removed().is_empty(),
-            "the answer may have to be repeated"
-        );
+        assert!(bench.pass(127).removed().is_empty(), "the answer may have to be repeated");
         assert_eq!(bench.pass(2).removed(), [set]);
         bench.assert_empty();
     }
@@ -302,12 +234,12 @@ fn a_wrong_res_at_reauthentication_leaves_the_old_set() {
     let mut ue = Handset::udp4();
     let old = ue.attach(&mut bench, 3600);
     ue.renew();
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let (id, new) = bench.challenge(&request, "bmV3").install();
     bench.kernel(id, Ok(()));
     ue.set = Some(new);
-    let request = ue.protected(&mut bench, 3600).to_core();
-    assert_eq!(bench.answer(&request, 403, &[]).to_ue().0, ue.answers_of(&new));
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    assert_eq!(bench.answer(&request, 403, &[]).answered().0, ue.answers_of(&new));
     assert_eq!(bench.pass(200).removed(), [new]);
     assert_eq!(bench.registrations()[0]["sa"]["spi_ps"], old.spi_ps);
 }
@@ -320,14 +252,12 @@ fn a_wrong_res_may_be_challenged_again_inside_the_set_it_came_by() {
     ue.set = Some(first);
     ue.renew();
     // It offers the next set in the same REGISTER, so Security-Client differs from the challenged one.
-    let text = ue
-        .register(3600, &ue.sec_agree())
-        .replace("realm", "auts=\"AAAA\",realm");
-    let request = bench.packet(ue.flow_of(&first), &text).to_core();
+    let text = ue.register(3600, &ue.sec_agree()).replace("realm", "auts=\"AAAA\",realm");
+    let request = bench.packet(ue.flow_of(&first), &text).forwarded();
     let out = bench.challenge(&request, "c2Vjb25k");
     assert!(out.removed().is_empty());
     let (id, _) = out.install();
-    assert_eq!(bench.kernel(id, Ok(())).to_ue().0, ue.answers_of(&first));
+    assert_eq!(bench.kernel(id, Ok(())).answered().0, ue.answers_of(&first));
 }
 
 #[test]
@@ -335,10 +265,10 @@ fn deregistration_is_answered_inside_the_sa_which_goes_later() {
     for mut ue in four_ways() {
         let mut bench = Bench::new();
         let set = ue.attach(&mut bench, 3600);
-        let request = ue.protected(&mut bench, 0).to_core();
+        let request = ue.protected(&mut bench, 0).forwarded();
         let out = bench.accept(&request, 0);
         assert!(out.removed().is_empty());
-        let (flow, ok) = out.to_ue();
+        let (flow, ok) = out.answered();
         assert_eq!((flow, ok.status()), (ue.answers_of(&set), 200));
         assert!(bench.registrations().is_empty());
         assert!(bench.pass(127).removed().is_empty());
@@ -355,11 +285,11 @@ fn star_removes_all_and_a_ue_may_come_back_over_the_set_that_was_to_go() {
     let text = ue.register(0, &ue.sec_agree());
     let (head, rest) = text.split_once("Contact: ").unwrap();
     let text = format!("{head}Contact: *\r\nExpires: 0{}", &rest[rest.find("\r\n").unwrap()..]);
-    let request = bench.packet(ue.flow_of(&set), &text).to_core();
-    assert_eq!(bench.answer(&request, 200, &[]).to_ue().1.status(), 200);
+    let request = bench.packet(ue.flow_of(&set), &text).forwarded();
+    assert_eq!(bench.answer(&request, 200, &[]).answered().1.status(), 200);
     assert!(bench.registrations().is_empty());
     bench.pass(5);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&request, 3600);
     assert_eq!(out.extended().len(), 1);
     bench.kernel_agrees(&out);
@@ -394,29 +324,22 @@ fn a_ue_that_lost_its_sas_attaches_beside_what_it_had() {
     let mut bench = Bench::new();
     let mut before = Handset::udp4();
     let old = before.attach(&mut bench, 3600);
-    let mut after = Handset {
-        port: 5070,
-        uc: 41_001,
-        us: 51_001,
-        spi: 9000,
-        call: "call-2".into(),
-        ..Handset::udp4()
-    };
-    let request = after.hello(&mut bench).to_core();
+    let mut after = Handset { port: 5070, uc: 41_001, us: 51_001, spi: 9000, call: "call-2".into(), ..Handset::udp4() };
+    let request = after.hello(&mut bench).forwarded();
     let out = bench.challenge(&request, "bmV3");
     assert!(out.removed().is_empty(), "who says that this is the same UE?");
     let (id, new) = out.install();
-    assert_eq!(bench.kernel(id, Ok(())).to_ue().0, after.clear_flow());
-    let refresh = before.protected(&mut bench, 3600).to_core();
+    assert_eq!(bench.kernel(id, Ok(())).answered().0, after.clear_flow());
+    let refresh = before.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&refresh, 3600);
     bench.kernel_agrees(&out);
-    assert_eq!(out.to_ue().0, before.answers_of(&old));
+    assert_eq!(out.answered().0, before.answers_of(&old));
     // Now it is proven: the earlier registration retires.
     after.set = Some(new);
-    let request = after.protected(&mut bench, 3600).to_core();
+    let request = after.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&request, 3600);
     bench.kernel_agrees(&out);
-    assert_eq!(out.to_ue().0, after.answers_of(&new));
+    assert_eq!(out.answered().0, after.answers_of(&new));
     let all = bench.registrations();
     assert_eq!((all.len(), &all[0]["sa"]["spi_ps"]), (1, &new.spi_ps.into()));
     assert_eq!(bench.pass(130).removed(), [old]);
@@ -429,23 +352,17 @@ fn a_ue_that_comes_back_on_the_same_ports_takes_them_over() {
         let mut bench = Bench::new();
         let mut ue = Handset::udp4();
         let old = ue.attach(&mut bench, 3600);
-        let mut again = Handset {
-            call: "call-2".into(),
-            ..Handset::udp4()
-        };
+        let mut again = Handset { call: "call-2".into(), ..Handset::udp4() };
         if !same_spi {
             again.spi = 9000;
         }
-        let request = again.hello(&mut bench).to_core();
+        let request = again.hello(&mut bench).forwarded();
         let out = bench.challenge(&request, "bmV3");
-        assert!(
-            matches!(&out.sa[0].1, SaChange::Remove { set } if *set == old),
-            "the old set goes before"
-        );
+        assert!(matches!(&out.sa[0].1, SaChange::Remove { set } if *set == old), "the old set goes before");
         let (id, new) = out.install();
         bench.kernel(id, Ok(()));
         again.set = Some(new);
-        let request = again.protected(&mut bench, 3600).to_core();
+        let request = again.protected(&mut bench, 3600).forwarded();
         let out = bench.accept(&request, 3600);
         bench.kernel_agrees(&out);
         assert_eq!(bench.registrations().len(), 1);
@@ -457,25 +374,22 @@ fn a_repeated_register_goes_to_the_core_once_and_gets_the_same_answer() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let text = ue.register(3600, &ue.sec_agree());
-    let request = bench.packet(ue.clear_flow(), &text).to_core();
+    let request = bench.packet(ue.clear_flow(), &text).forwarded();
     assert!(bench.packet(ue.clear_flow(), &text).is_silent());
     let asked = bench.challenge(&request, "bm9uY2U=");
-    assert!(
-        bench.packet(ue.clear_flow(), &text).is_silent(),
-        "still no answer while the kernel works"
-    );
-    let (_, first) = bench.kernel(asked.install().0, Ok(())).to_ue();
-    let (flow, second) = bench.packet(ue.clear_flow(), &text).to_ue();
+    assert!(bench.packet(ue.clear_flow(), &text).is_silent(), "still no answer while the kernel works");
+    let (_, first) = bench.kernel(asked.install().0, Ok(())).answered();
+    let (flow, second) = bench.packet(ue.clear_flow(), &text).answered();
     assert_eq!((flow, second.to_bytes()), (ue.clear_flow(), first.to_bytes()));
     // And inside the SA: the repeated answer leaves from port_pc to port_us too.
     let set = asked.install().1;
     ue.set = Some(set);
     let text = ue.register(3600, &ue.sec_agree());
-    let request = bench.packet(ue.flow_of(&set), &text).to_core();
+    let request = bench.packet(ue.flow_of(&set), &text).forwarded();
     let out = bench.accept(&request, 3600);
     bench.kernel_agrees(&out);
-    let (_, first) = out.to_ue();
-    let (flow, second) = bench.packet(ue.flow_of(&set), &text).to_ue();
+    let (_, first) = out.answered();
+    let (flow, second) = bench.packet(ue.flow_of(&set), &text).answered();
     assert_eq!((flow, second.to_bytes()), (ue.answers_of(&set), first.to_bytes()));
 }
 
@@ -483,20 +397,20 @@ fn a_repeated_register_goes_to_the_core_once_and_gets_the_same_answer() {
 fn of_two_crossing_registers_the_later_challenge_counts() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
-    let first = ue.hello(&mut bench).to_core();
+    let first = ue.hello(&mut bench).forwarded();
     ue.renew();
     ue.call = "call-2".into();
-    let second = ue.hello(&mut bench).to_core();
+    let second = ue.hello(&mut bench).forwarded();
     let (id1, set1) = bench.challenge(&first, "YQ==").install();
     let out = bench.challenge(&second, "Yg==");
     assert_eq!(out.removed(), [set1]);
     let (id2, set2) = out.install();
-    let (_, answer) = bench.kernel(id1, Ok(())).to_ue();
+    let (_, answer) = bench.kernel(id1, Ok(())).answered();
     assert_eq!(answer.status(), 500);
     assert_eq!(bench.refused("superseded"), 1);
-    assert_eq!(bench.kernel(id2, Ok(())).to_ue().1.status(), 401);
+    assert_eq!(bench.kernel(id2, Ok(())).answered().1.status(), 401);
     ue.set = Some(set2);
-    let request = ue.protected(&mut bench, 3600).to_core();
+    let request = ue.protected(&mut bench, 3600).forwarded();
     let out = bench.accept(&request, 3600);
     bench.kernel_agrees(&out);
     assert_eq!(bench.registrations().len(), 1);
@@ -509,15 +423,11 @@ fn an_answer_whose_connection_is_gone_leaves_from_the_protected_client_port() {
         let mut ue = Handset::new(v6, Transport::Tcp);
         let set = ue.get_challenged(&mut bench);
         ue.set = Some(set);
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let request = ue.protected(&mut bench, 3600).forwarded();
         bench.handle(Event::FlowClosed(ue.conn));
         let out = bench.accept(&request, 3600);
-        let (flow, ok) = out.to_ue();
-        let udp = Handset {
-            transport: Transport::Udp,
-            ..ue.clone()
-        }
-        .answers_of(&set);
+        let (flow, ok) = out.answered();
+        let udp = Handset { transport: Transport::Udp, ..ue.clone() }.answers_of(&set);
         assert_eq!((flow, ok.status()), (Flow::tcp(udp.local, udp.remote), 200));
     }
 }
@@ -527,7 +437,7 @@ fn egress_is_pc_to_us_or_the_connection_of_the_ue_and_names_the_server_port() {
     for mut ue in four_ways() {
         let mut bench = Bench::new();
         let set = ue.attach(&mut bench, 3600);
-        let request = ue.protected(&mut bench, 3600).to_core();
+        let request = ue.protected(&mut bench, 3600).forwarded();
         let path = request.text(Name::Path).unwrap().to_owned();
         let token = path.strip_prefix("<sip:").unwrap().split('@').next().unwrap();
         let egress = bench.node.egress(token).unwrap();
@@ -548,14 +458,56 @@ fn two_identities_share_one_registration_and_its_sas() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 600);
-    let text = ue
-        .register(3600, &ue.sec_agree())
-        .replace("To: <sip:001010000000001@", "To: <sip:second@");
-    let request = bench.packet(ue.flow_of(&set), &text).to_core();
+    let text = ue.register(3600, &ue.sec_agree()).replace("To: <sip:001010000000001@", "To: <sip:second@");
+    let request = bench.packet(ue.flow_of(&set), &text).forwarded();
     let out = bench.accept(&request, 3600);
     bench.kernel_agrees(&out);
     assert_eq!(bench.registrations().len(), 2);
     assert!(bench.pass(700).removed().is_empty(), "the second still stands");
     assert_eq!(bench.registrations().len(), 1);
     assert_eq!(bench.node.snapshot()["registered"], 1);
+}
+
+#[test]
+fn every_suite_of_annex_h_and_i_can_be_agreed() {
+    let all = [
+        "hmac-sha-1-96/null",
+        "hmac-sha-1-96/aes-cbc",
+        "hmac-sha-1-96/des-ede3-cbc",
+        "hmac-md5-96/null",
+        "hmac-md5-96/aes-cbc",
+        "hmac-md5-96/des-ede3-cbc",
+        "null/aes-gcm",
+        "aes-gmac/null",
+    ];
+    for suite in all {
+        let mut bench = Bench::with(|c| {
+            c.security.preference = all.iter().map(|s| pcscf::config::SuiteName::parse(s).unwrap()).collect();
+        });
+        let mut ue = Handset { suites: vec![suite], ..Handset::udp4() };
+        let set = ue.attach(&mut bench, 3600);
+        assert_eq!(format!("{}/{}", set.suite.alg.token(), set.suite.ealg.token()), suite);
+        assert_eq!(bench.registrations()[0]["sa"]["suite"], suite);
+    }
+}
+
+#[test]
+fn a_late_refresh_over_an_old_connection_does_not_lead_requests_there() {
+    let mut bench = Bench::new();
+    let mut ue = Handset::new(false, Transport::Tcp);
+    let old = ue.attach(&mut bench, 3600);
+    let mut late = ue.clone();
+    (late.set, late.cseq) = (Some(old), 50);
+    ue.renew();
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    let (id, new) = bench.challenge(&request, "bmV3").install();
+    bench.kernel(id, Ok(()));
+    (ue.set, ue.conn) = (Some(new), ConnId(2));
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    let path = request.text(Name::Path).unwrap().to_owned();
+    bench.accept(&request, 3600);
+    let request = late.protected(&mut bench, 3600).forwarded();
+    bench.accept(&request, 3600);
+    let token = path.strip_prefix("<sip:").unwrap().split('@').next().unwrap();
+    assert_eq!(bench.node.egress(token).unwrap().flow, ue.answers_of(&new));
 }
