@@ -34,16 +34,10 @@ pub fn master_key(data_dir: &Path) -> Result<Secret<32>, StartError> {
 
 /// 32 bytes in hexadecimal, readable by the owner alone; made when the file is missing, never replaced.
 pub fn secret_file(path: &Path) -> Result<Secret<32>, StartError> {
-    let data = |reason| StartError::Data {
-        path: path.into(),
-        reason,
-    };
+    let data = |reason| StartError::Data { path: path.into(), reason };
     match fs::metadata(path) {
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
-            return Err(StartError::Key {
-                path: path.into(),
-                reason: "others can read this secret: chmod 600 it",
-            });
+            return Err(StartError::Key { path: path.into(), reason: "others can read this secret: chmod 600 it" });
         }
         Ok(_) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -68,12 +62,7 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     aside.push(format!(".new.{}", std::process::id()));
     let aside = Path::new(&aside);
     let written = (|| {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(aside)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(aside)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(content)?;
         file.write_all(b"\n")?;
@@ -102,10 +91,7 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left aside");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(
-            matches!(secret_file(&path), Err(StartError::Key { .. })),
-            "a readable secret is refused"
-        );
+        assert!(matches!(secret_file(&path), Err(StartError::Key { .. })), "a readable secret is refused");
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -10,20 +10,11 @@ pub enum StartError {
     #[error("cannot read the configuration {}: {reason}", path.display())]
     ConfigFile { path: PathBuf, reason: std::io::Error },
     #[error("{node}: cannot listen on {transport} {addr}: {}", bind_advice(reason))]
-    Bind {
-        node: String,
-        transport: &'static str,
-        addr: SocketAddr,
-        reason: std::io::Error,
-    },
+    Bind { node: String, transport: &'static str, addr: SocketAddr, reason: std::io::Error },
     #[error("{node}: {addr} is not an address to listen on: name each address of the machine, not a wildcard")]
     Wildcard { node: String, addr: SocketAddr },
     #[error("{first} and {second} both want {addr}: give one of them another port")]
-    Twice {
-        first: String,
-        second: String,
-        addr: SocketAddr,
-    },
+    Twice { first: String, second: String, addr: SocketAddr },
     #[error("cannot use the data folder file {}: {reason}", path.display())]
     Data { path: PathBuf, reason: std::io::Error },
     #[error("{}: {reason}", path.display())]

@@ -23,12 +23,23 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod addresses;
+mod diameter_tcp;
+mod dns;
 pub mod entropy;
 mod error;
+mod error_queue;
+mod http;
+mod inbox;
+mod node_task;
 mod role;
 mod run;
 mod settings;
+mod sip_tcp;
+mod sip_udp;
+mod store;
+mod tcp;
 mod telemetry;
+mod world;
 mod xfrm;
 
 pub use error::StartError;
@@ -36,4 +47,4 @@ pub use role::{Role, RoleInput, block_on, role_main, wait_for_signal};
 pub use run::{Listening, Running, Shell};
 pub use settings::{Listen, Settings};
 pub use telemetry::init_logging;
-pub use xfrm::{EspReport, probe};
+pub use xfrm::{EspReport, SaFuture, SaKernel, machine_kernel, probe};

@@ -19,12 +19,7 @@ pub struct Role {
 
 impl Role {
     pub fn new(node: impl Node + Send + 'static, wiring: Wiring) -> Self {
-        Self {
-            node: Box::new(node),
-            wiring,
-            store: None,
-            http: None,
-        }
+        Self { node: Box::new(node), wiring, store: None, http: None }
     }
 
     /// The node keeps records in this file of the data folder.
@@ -70,11 +65,7 @@ impl RoleInput {
         }
         let outer: Outer = config::parse(file, text).map_err(|e| StartError::Config(e.to_string()))?;
         let settings = outer.shell.with_environment().map_err(StartError::Config)?;
-        Ok(Self {
-            file: file.into(),
-            text: without_shell_table(text),
-            settings,
-        })
+        Ok(Self { file: file.into(), text: without_shell_table(text), settings })
     }
 }
 
@@ -86,9 +77,7 @@ fn without_shell_table(text: &str) -> String {
         let header = line.trim_start();
         if header.starts_with('[') {
             let name = header.trim_start_matches('[').trim_start();
-            inside = name
-                .strip_prefix("shell")
-                .is_some_and(|rest| rest.trim_start().starts_with([']', '.']));
+            inside = name.strip_prefix("shell").is_some_and(|rest| rest.trim_start().starts_with([']', '.']));
         }
         if !inside {
             out.push_str(line);
@@ -173,10 +162,8 @@ fn run_role(
     let (file, text) = match path {
         None => ("built-in defaults".to_owned(), String::new()),
         Some(path) => {
-            let text = std::fs::read_to_string(&path).map_err(|reason| StartError::ConfigFile {
-                path: path.clone(),
-                reason,
-            })?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|reason| StartError::ConfigFile { path: path.clone(), reason })?;
             (path.display().to_string(), text)
         }
     };
@@ -191,14 +178,17 @@ fn run_role(
         if let Some(path) = store {
             shell = shell.store_for(name, path);
         }
-        let running = shell.start().await?;
+        let mut running = shell.start().await?;
         for place in &running.listening {
             tracing::info!("listening: {place}");
         }
-        wait_for_signal().await?;
+        let failure = tokio::select! {
+            signal = wait_for_signal() => signal.err().map(Into::into),
+            node = running.failure() => Some(format!("{node} failed: see the log").into()),
+        };
         tracing::info!("stopping");
         running.shutdown().await;
-        Ok(())
+        failure.map_or(Ok(()), Err)
     })?
 }
 
@@ -252,10 +242,7 @@ mod tests {
     fn a_wrong_key_is_named_with_its_true_line() {
         let input = RoleInput::parse("x.toml", "[shell]\ninbox = 5\n[[peers]]\nhots = 'a'\n").unwrap();
         let error = input.config::<Config>().unwrap_err().to_string();
-        assert!(
-            error.contains("x.toml") && error.contains("hots") && error.contains("line 4"),
-            "{error}"
-        );
+        assert!(error.contains("x.toml") && error.contains("hots") && error.contains("line 4"), "{error}");
         assert!(RoleInput::parse("x.toml", "[shell]\ninbx = 5\n").is_err());
     }
 

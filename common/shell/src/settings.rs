@@ -99,10 +99,7 @@ impl std::str::FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
-            _ => text
-                .parse()
-                .map(Self::At)
-                .map_err(|_| format!("'{text}' is no address: write 127.0.0.1:8080 or off")),
+            _ => text.parse().map(Self::At).map_err(|_| format!("'{text}' is no address: write 127.0.0.1:8080 or off")),
         }
     }
 }
@@ -130,9 +127,8 @@ impl Settings {
             self.log = log;
         }
         if let Some(threads) = variable("IMSBOX_THREADS") {
-            self.threads = threads
-                .parse()
-                .map_err(|_| format!("IMSBOX_THREADS: '{threads}' is no number of threads"))?;
+            self.threads =
+                threads.parse().map_err(|_| format!("IMSBOX_THREADS: '{threads}' is no number of threads"))?;
         }
         Ok(self)
     }
@@ -146,9 +142,7 @@ mod tests {
     fn environment_overrides_file() {
         let settings: Settings = toml::from_str("http = \"off\"\ninbox = 10").unwrap();
         assert_eq!(settings.http, Listen::Off);
-        let settings = settings
-            .with_variables(|n| (n == "IMSBOX_HTTP").then(|| "[::1]:9".to_owned()))
-            .unwrap();
+        let settings = settings.with_variables(|n| (n == "IMSBOX_HTTP").then(|| "[::1]:9".to_owned())).unwrap();
         assert_eq!(settings.http.or(None), Some("[::1]:9".parse().unwrap()));
         assert_eq!(settings.inbox, 10);
     }

@@ -1,0 +1,164 @@
+//! One task that owns one node: takes what its inbox holds, lets the node handle it, performs what it wants done.
+
+use crate::diameter_tcp;
+use crate::inbox::{CommandReply, Inbox, Input, Intake};
+use crate::sip_tcp;
+use crate::store::StoreJob;
+use crate::world::{NodeIndex, World};
+use crate::xfrm::SaJob;
+use bytes::Bytes;
+use ims_core::sa::SaError;
+use ims_core::store::StoreError;
+use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, Rng, SendTag, Transport};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tracing::debug;
+
+/// Events handled before the task looks at its deadline again.
+const BATCH: usize = 128;
+/// Commands that may wait for a node's reply before the abandoned ones are swept.
+const CALLS: usize = 1024;
+
+pub(crate) struct NodeTask {
+    index: NodeIndex,
+    node: Box<dyn Node + Send>,
+    intake: Intake,
+    world: Arc<World>,
+    rng: Rng,
+    actions: Vec<Action>,
+    calls: BTreeMap<CommandId, CommandReply>,
+}
+
+impl NodeTask {
+    pub(crate) fn new(
+        index: NodeIndex,
+        node: Box<dyn Node + Send>,
+        intake: Intake,
+        world: Arc<World>,
+        rng: Rng,
+    ) -> Self {
+        Self { index, node, intake, world, rng, actions: Vec::new(), calls: BTreeMap::new() }
+    }
+
+    /// Until the shell ends.
+    pub(crate) async fn run(mut self) {
+        self.handle(Event::Start);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let deadline = self.node.deadline().map(|time| self.world.clock.instant(time));
+            tokio::select! {
+                count = self.intake.next_batch(BATCH, &mut batch) => if count == 0 { return },
+                () = sleep_until(deadline) => {}
+            }
+            for input in batch.drain(..) {
+                self.take(input);
+            }
+            if self.node.deadline().is_some_and(|time| time <= self.world.clock.now()) {
+                self.handle(Event::Timeout);
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.handle(event),
+            Input::Snapshot(reply) => {
+                let mut snapshot = self.node.snapshot();
+                if let Some(object) = snapshot.as_object_mut() {
+                    object.insert("inbox_dropped".into(), self.inbox().dropped().into());
+                }
+                let _ = reply.send(snapshot);
+            }
+            Input::Command { call, args, reply } => {
+                if self.calls.len() >= CALLS {
+                    self.calls.retain(|_, reply| !reply.is_closed());
+                }
+                if self.calls.len() >= CALLS {
+                    let _ = reply.send(Err(Problem::unavailable("too many commands wait: try again later")));
+                    return;
+                }
+                let id = CommandId(self.world.ids.next());
+                self.calls.insert(id, reply);
+                self.handle(Event::Command(Command { id, call, args }));
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let mut actions = std::mem::take(&mut self.actions);
+        let mut ctx = Ctx { now: self.world.clock.now(), rng: &mut self.rng, actions: &mut actions };
+        self.node.handle(event, &mut ctx);
+        for action in actions.drain(..) {
+            self.perform(action);
+        }
+        self.actions = actions;
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::SendSip { flow, bytes, tag } => self.send_sip(flow, bytes, tag),
+            Action::CloseFlow(conn) => self.world.connections.close(&self.world, conn),
+            Action::Connect { peer, target } => diameter_tcp::connect(&self.world, self.index, peer, target),
+            Action::SendDiameter { link, bytes } => self.world.links.send(&self.world, link, bytes),
+            Action::CloseLink(link) => self.world.links.close(&self.world, link),
+            Action::Dns { id, query } => {
+                let inbox = self.inbox().clone();
+                self.world.dns.ask(&self.world.tasks, query, move |answer| inbox.push(Event::Dns { id, answer }));
+            }
+            Action::Sa { id, change } => {
+                let job = SaJob { node: self.index, id, change };
+                if self.world.sa.try_send(job).is_err() {
+                    self.inbox().push(Event::Sa { id, result: Err(SaError::Kernel(libc::ENOBUFS)) });
+                }
+            }
+            Action::Store { id, request } => {
+                let refused = match self.world.stores.get(&self.index) {
+                    None => Some("no database is configured for this node"),
+                    Some(store) => {
+                        let job = StoreJob { id, request, inbox: self.inbox().clone() };
+                        store.try_send(job).is_err().then_some("too many requests wait for the database")
+                    }
+                };
+                if let Some(reason) = refused {
+                    self.inbox().push(Event::Stored { id, result: Err(StoreError::Unavailable(reason.into())) });
+                }
+            }
+            Action::Reply { id, result } => {
+                if let Some(reply) = self.calls.remove(&id) {
+                    let _ = reply.send(result);
+                }
+            }
+        }
+    }
+
+    fn send_sip(&self, flow: Flow, bytes: Bytes, tag: SendTag) {
+        let sent = match flow.transport {
+            Transport::Tcp => sip_tcp::send(&self.world, self.index, flow, bytes, tag),
+            Transport::Udp => match self.world.udp.get(&flow.local) {
+                None => Err(FlowError::NoSocket),
+                Some(port) => match self.world.neighbour(&flow) {
+                    Some(node) => {
+                        self.world.deliver_datagram(node, &flow, bytes);
+                        Ok(())
+                    }
+                    None => port.send(&bytes, flow.remote, tag),
+                },
+            },
+        };
+        if let Err(error) = sent {
+            debug!(%flow, %error, "not sent");
+            self.world.sip_failed(self.index, tag, flow, error);
+        }
+    }
+
+    fn inbox(&self) -> &Inbox {
+        self.intake.inbox()
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
