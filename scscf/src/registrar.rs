@@ -195,7 +195,7 @@ impl Registrar {
     pub(crate) fn describe(&self, most: usize) -> Vec<Value> {
         let one = |r: &Registration| {
             let bindings =
-                r.bindings.iter().map(|b| json!({"contact": b.contact.uri, "expires_in_s": b.expires_in(self.clock)}));
+                r.bindings.iter().map(|b| json!({"contact": b.contact.uri, "expires_in_s": b.expires_in(self.clock), "expires_at_s": b.expires_at.secs()}));
             json!({
                 "impus": r.profile.usable().map(Impu::as_str).collect::<Vec<_>>(),
                 "impi": r.impi.as_str(),
