@@ -250,6 +250,11 @@ impl Endpoint {
         self.peers.values().any(|peer| peer.state == State::Open)
     }
 
+    /// Whether every connection is closed: after [`Endpoint::shutdown`], that all peers have let us go.
+    pub fn is_closed(&self) -> bool {
+        self.links.is_empty() && self.strangers.is_empty()
+    }
+
     /// Nothing waits for an answer, in either direction.
     pub fn is_quiet(&self) -> bool {
         self.requests.is_empty() && self.served.len() == 0 && self.strangers.is_empty() && self.events.is_empty()

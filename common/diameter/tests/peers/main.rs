@@ -438,6 +438,7 @@ fn disconnecting_is_told_and_answered_and_the_other_side_waits_before_it_comes_b
     let names: Vec<String> = w.trace.iter().map(|(.., m)| m.name()).collect();
     assert!(names.ends_with(&["DPR".into(), "DPA".into()]), "{names:?}");
     assert_eq!((w.state(0, 0).0.as_str(), w.links_between(0, 1)), ("closed", 0));
+    assert!(w.nodes[1].endpoint.is_closed());
     let down = |e: &DiameterEvent| matches!(e, DiameterEvent::PeerDown { reason, .. } if reason.contains("rebooting"));
     assert_eq!(w.nodes[0].events.iter().filter(|e| down(e)).count(), 1);
     w.assert_quiet();
