@@ -82,19 +82,11 @@ impl<'a> Avp<'a> {
 
     /// 5014 for this AVP: only an example of it goes back (RFC 6733 7.5).
     pub fn bad_length(&self) -> DiameterError {
-        DiameterError::AvpLength(FailedAvp {
-            flags: self.flags,
-            ..FailedAvp::example(self.code, self.vendor)
-        })
+        DiameterError::AvpLength(FailedAvp { flags: self.flags, ..FailedAvp::example(self.code, self.vendor) })
     }
 
     pub fn to_failed(&self) -> FailedAvp {
-        FailedAvp {
-            code: self.code,
-            vendor: self.vendor,
-            flags: self.flags,
-            data: self.data.to_vec(),
-        }
+        FailedAvp { code: self.code, vendor: self.vendor, flags: self.flags, data: self.data.to_vec() }
     }
 }
 
@@ -118,12 +110,7 @@ fn take(bytes: &[u8]) -> Result<(Avp<'_>, &[u8]), DiameterError> {
         let mut code = [0; 4];
         code.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         let flags = bytes.get(4).copied().unwrap_or(0) & !FLAG_VENDOR;
-        let failed = FailedAvp {
-            code: u32::from_be_bytes(code),
-            vendor: 0,
-            flags,
-            data: Vec::new(),
-        };
+        let failed = FailedAvp { code: u32::from_be_bytes(code), vendor: 0, flags, data: Vec::new() };
         return Err(DiameterError::AvpLength(failed));
     };
     let [c0, c1, c2, c3, flags, l0, l1, l2] = *head;
@@ -136,22 +123,11 @@ fn take(bytes: &[u8]) -> Result<(Avp<'_>, &[u8]), DiameterError> {
         (true, None) => (0, 12),
     };
     let Some(data) = bytes.get(header..length) else {
-        let failed = FailedAvp {
-            flags,
-            ..FailedAvp::example(code, vendor)
-        };
+        let failed = FailedAvp { flags, ..FailedAvp::example(code, vendor) };
         return Err(DiameterError::AvpLength(failed));
     };
     let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-    Ok((
-        Avp {
-            code,
-            flags,
-            vendor,
-            data,
-        },
-        rest,
-    ))
+    Ok((Avp { code, flags, vendor, data }, rest))
 }
 
 /// A sequence of AVPs: the body of a message or of a group.
@@ -218,7 +194,7 @@ impl<'a> Avps<'a> {
     fn unsupported_within(&self, depth: usize) -> Option<FailedAvp> {
         self.iter().find_map(|avp| match avp.def() {
             None if avp.is_mandatory() => Some(avp.to_failed()),
-            Some(def) if def.kind == Kind::Grouped && *def != dict::FAILED_AVP && depth < MAX_DEPTH => {
+            Some(def) if def.kind == Kind::Grouped && def.code != dict::FAILED_AVP.code && depth < MAX_DEPTH => {
                 Avps(avp.data).unsupported_within(depth + 1)
             }
             _ => None,
@@ -243,7 +219,7 @@ fn check(bytes: &[u8], depth: usize) -> Result<(), DiameterError> {
 }
 
 fn check_one(avp: &Avp<'_>, depth: usize) -> Result<(), DiameterError> {
-    let Some(def) = avp.def().filter(|d| d.kind == Kind::Grouped && **d != dict::FAILED_AVP) else {
+    let Some(def) = avp.def().filter(|d| d.kind == Kind::Grouped && d.code != dict::FAILED_AVP.code) else {
         return Ok(());
     };
     if depth >= MAX_DEPTH {
@@ -284,18 +260,11 @@ pub struct Writer {
 
 impl Writer {
     pub fn with_capacity(capacity: usize) -> Self {
-        Self {
-            out: Vec::with_capacity(capacity),
-        }
+        Self { out: Vec::with_capacity(capacity) }
     }
 
     pub fn octets(&mut self, def: &Def, data: &[u8]) {
-        self.put(
-            def.code,
-            def.vendor,
-            if def.mandatory { FLAG_MANDATORY } else { 0 },
-            data,
-        );
+        self.put(def.code, def.vendor, if def.mandatory { FLAG_MANDATORY } else { 0 }, data);
     }
 
     pub fn utf8(&mut self, def: &Def, text: &str) {
@@ -337,9 +306,7 @@ impl Writer {
 
     /// A Failed-AVP around this one.
     pub fn failed(&mut self, failed: &FailedAvp) {
-        self.group(&dict::FAILED_AVP, |w| {
-            w.put(failed.code, failed.vendor, failed.flags, &failed.data)
-        });
+        self.group(&dict::FAILED_AVP, |w| w.put(failed.code, failed.vendor, failed.flags, &failed.data));
     }
 
     fn put(&mut self, code: u32, vendor: u32, flags: u8, data: &[u8]) {
@@ -350,14 +317,9 @@ impl Writer {
             tracing::error!(code, vendor, length, "AVP too long for Diameter, left out");
             return;
         };
-        let flags = if vendor == 0 {
-            flags & !FLAG_VENDOR
-        } else {
-            flags | FLAG_VENDOR
-        };
+        let flags = if vendor == 0 { flags & !FLAG_VENDOR } else { flags | FLAG_VENDOR };
         self.out.extend_from_slice(&code.to_be_bytes());
-        self.out
-            .extend_from_slice(&(u32::from(flags) << 24 | length).to_be_bytes());
+        self.out.extend_from_slice(&(u32::from(flags) << 24 | length).to_be_bytes());
         if vendor != 0 {
             self.out.extend_from_slice(&vendor.to_be_bytes());
         }
@@ -387,30 +349,18 @@ mod tests {
     #[test]
     fn padding_is_no_part_of_the_data() {
         let bytes = written(|w| w.utf8(&dict::ORIGIN_HOST, "abcde"));
-        assert_eq!(
-            bytes,
-            [0, 0, 1, 8, 0x40, 0, 0, 13, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]
-        );
+        assert_eq!(bytes, [0, 0, 1, 8, 0x40, 0, 0, 13, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]);
         let avps = Avps::parse(&bytes).unwrap();
         assert_eq!(avps.required(&dict::ORIGIN_HOST).unwrap().utf8(), Ok("abcde"));
     }
 
     #[test]
     fn a_length_beyond_the_buffer_or_below_the_header_is_5014() {
-        for bad in [
-            [0, 0, 1, 8, 0x40, 0, 0, 16],
-            [0, 0, 1, 8, 0x40, 0, 0, 7],
-            [0, 0, 1, 8, 0xc0, 0, 0, 8],
-        ] {
+        for bad in [[0, 0, 1, 8, 0x40, 0, 0, 16], [0, 0, 1, 8, 0x40, 0, 0, 7], [0, 0, 1, 8, 0xc0, 0, 0, 8]] {
             assert_eq!(Avps::parse(&bad).unwrap_err().result_code(), 5014);
         }
         assert_eq!(Avps::parse(&[0, 0, 1]).unwrap_err().result_code(), 5014);
-        assert_eq!(
-            Avps::parse(&[0, 0, 1, 8, 0x40, 0xff, 0xff, 0xff])
-                .unwrap_err()
-                .result_code(),
-            5014
-        );
+        assert_eq!(Avps::parse(&[0, 0, 1, 8, 0x40, 0xff, 0xff, 0xff]).unwrap_err().result_code(), 5014);
     }
 
     #[test]
@@ -426,22 +376,13 @@ mod tests {
 
     #[test]
     fn unknown_avps_are_kept_and_the_mandatory_bit_is_seen_inside_groups() {
-        let stranger = Def {
-            code: 9999,
-            vendor: 42,
-            name: "?",
-            kind: Kind::OctetString,
-            mandatory: false,
-        };
+        let stranger = Def { code: 9999, vendor: 42, name: "?", kind: Kind::OctetString, mandatory: false };
         let bytes = written(|w| w.octets(&stranger, b"x"));
         let avps = Avps::parse(&bytes).unwrap();
         let avp = avps.first(&stranger).unwrap();
         assert_eq!((avp.vendor, avp.data), (42, &b"x"[..]));
         assert_eq!(avps.unsupported(), None);
-        let strict = Def {
-            mandatory: true,
-            ..stranger
-        };
+        let strict = Def { mandatory: true, ..stranger };
         let bytes = written(|w| w.group(&dict::SERVER_CAPABILITIES, |w| w.octets(&strict, b"x")));
         assert_eq!(Avps::parse(&bytes).unwrap().unsupported().unwrap().code, 9999);
     }
@@ -451,24 +392,9 @@ mod tests {
         for ip in ["192.0.2.1", "2001:db8::1"] {
             let ip: IpAddr = ip.parse().unwrap();
             let bytes = written(|w| w.address(&dict::HOST_IP_ADDRESS, ip));
-            assert_eq!(
-                Avps::parse(&bytes)
-                    .unwrap()
-                    .required(&dict::HOST_IP_ADDRESS)
-                    .unwrap()
-                    .address(),
-                Ok(ip)
-            );
+            assert_eq!(Avps::parse(&bytes).unwrap().required(&dict::HOST_IP_ADDRESS).unwrap().address(), Ok(ip));
         }
         let bytes = written(|w| w.octets(&dict::HOST_IP_ADDRESS, &[0, 1, 2]));
-        assert_eq!(
-            Avps(&bytes)
-                .first(&dict::HOST_IP_ADDRESS)
-                .unwrap()
-                .address()
-                .unwrap_err()
-                .result_code(),
-            5014
-        );
+        assert_eq!(Avps(&bytes).first(&dict::HOST_IP_ADDRESS).unwrap().address().unwrap_err().result_code(), 5014);
     }
 }

@@ -24,9 +24,7 @@ impl DisconnectCause {
     /// The cause in a DPR; without one that we know, as if it were Rebooting.
     pub(crate) fn read(dpr: &Message) -> Self {
         let number = dpr.avps().first(&dict::DISCONNECT_CAUSE).and_then(|a| a.u32().ok());
-        number
-            .and_then(|n| Self::ALL.get(usize::try_from(n).ok()?).copied())
-            .unwrap_or(Self::Rebooting)
+        number.and_then(|n| Self::ALL.get(usize::try_from(n).ok()?).copied()).unwrap_or(Self::Rebooting)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -80,12 +78,7 @@ impl Capabilities {
 
     /// Whether we and this peer can talk, or the Result-Code that says why not (RFC 6733 5.3).
     pub(crate) fn fits(&self, config: &EndpointConfig) -> Result<(), u32> {
-        if !self.is_relay()
-            && !config
-                .applications
-                .iter()
-                .any(|(_, app)| self.applications.contains(app))
-        {
+        if !self.is_relay() && !config.applications.iter().any(|(_, app)| self.applications.contains(app)) {
             return Err(result::NO_COMMON_APPLICATION);
         }
         if !self.security.is_empty() && !self.security.contains(&NO_INBAND_SECURITY) {
@@ -115,17 +108,10 @@ fn write_capabilities(w: &mut Writer, config: &EndpointConfig, state_id: u32) {
     w.u32(&dict::VENDOR_ID, 0);
     w.utf8(&dict::PRODUCT_NAME, PRODUCT);
     w.u32(&dict::ORIGIN_STATE_ID, state_id);
-    let mut vendors: Vec<u32> = config
-        .applications
-        .iter()
-        .map(|(vendor, _)| *vendor)
-        .filter(|v| *v != 0)
-        .collect();
+    let mut vendors: Vec<u32> = config.applications.iter().map(|(vendor, _)| *vendor).filter(|v| *v != 0).collect();
     vendors.sort_unstable();
     vendors.dedup();
-    vendors
-        .iter()
-        .for_each(|vendor| w.u32(&dict::SUPPORTED_VENDOR_ID, *vendor));
+    vendors.iter().for_each(|vendor| w.u32(&dict::SUPPORTED_VENDOR_ID, *vendor));
     for (_, application) in config.applications.iter().filter(|(vendor, _)| *vendor == 0) {
         w.u32(&dict::AUTH_APPLICATION_ID, *application);
     }
@@ -146,9 +132,7 @@ pub(crate) fn cer(config: &EndpointConfig, state_id: u32) -> Message {
 }
 
 pub(crate) fn cea(cer: &Message, code: u32, config: &EndpointConfig, state_id: u32) -> Message {
-    with_result(cer, code)
-        .with(|w| write_capabilities(w, config, state_id))
-        .build()
+    with_result(cer, code).with(|w| write_capabilities(w, config, state_id)).build()
 }
 
 pub(crate) fn dwr(config: &EndpointConfig, state_id: u32) -> Message {
@@ -183,9 +167,7 @@ pub(crate) fn dpa(dpr: &Message, config: &EndpointConfig) -> Message {
 }
 
 fn with_result(request: &Message, code: u32) -> Builder {
-    request
-        .answer_with_result(Some(code))
-        .with(|w| w.u32(&dict::RESULT_CODE, code))
+    request.answer_with_result(Some(code)).with(|w| w.u32(&dict::RESULT_CODE, code))
 }
 
 #[cfg(test)]
@@ -194,11 +176,7 @@ mod tests {
 
     fn config() -> EndpointConfig {
         let (origin_host, origin_realm) = ("h.x".into(), "x".into());
-        EndpointConfig {
-            origin_host,
-            origin_realm,
-            ..EndpointConfig::default()
-        }
+        EndpointConfig { origin_host, origin_realm, ..EndpointConfig::default() }
     }
 
     /// By hand from RFC 6733 5.3.1.
@@ -217,43 +195,19 @@ mod tests {
             "00000104 40000020 0000010a 4000000c 000028af 00000102 4000000c 01000000",
             "0000010b 0000000c 00000001",
         ];
-        let written: String = cer(&config(), 7)
-            .to_bytes()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
+        let written: String = cer(&config(), 7).to_bytes().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(written, expected.concat().replace(' ', ""));
     }
 
     #[test]
     fn capabilities_are_read_back() {
         let read = Capabilities::read(&cer(&config(), 7)).unwrap();
-        assert_eq!(
-            (read.host.as_str(), read.realm.as_str(), read.state_id),
-            ("h.x", "x", Some(7))
-        );
+        assert_eq!((read.host.as_str(), read.realm.as_str(), read.state_id), ("h.x", "x", Some(7)));
         assert_eq!(read.applications, [dict::APPLICATION_CX]);
         assert_eq!(read.fits(&config()), Ok(()));
-        let other = EndpointConfig {
-            applications: vec![(0, 4)],
-            ..config()
-        };
+        let other = EndpointConfig { applications: vec![(0, 4)], ..config() };
         assert_eq!(read.fits(&other), Err(5010));
-        assert_eq!(
-            Capabilities {
-                security: vec![1],
-                ..read.clone()
-            }
-            .fits(&config()),
-            Err(5017)
-        );
-        assert_eq!(
-            Capabilities {
-                applications: vec![APPLICATION_RELAY],
-                ..read
-            }
-            .fits(&other),
-            Ok(())
-        );
+        assert_eq!(Capabilities { security: vec![1], ..read.clone() }.fits(&config()), Err(5017));
+        assert_eq!(Capabilities { applications: vec![APPLICATION_RELAY], ..read }.fits(&other), Ok(()));
     }
 }

@@ -84,10 +84,7 @@ mod tests {
             [[peers]]
             connect = "192.0.2.1:3868""#;
         let config: EndpointConfig = ims_core::config::parse("test.toml", text).unwrap();
-        assert_eq!(
-            (config.watchdog, config.request_timeout),
-            (Duration::from_secs(10), Duration::from_secs(3))
-        );
+        assert_eq!((config.watchdog, config.request_timeout), (Duration::from_secs(10), Duration::from_secs(3)));
         assert_eq!(config.peers[1].connect.as_deref(), Some("192.0.2.1:3868"));
         assert!(ims_core::config::parse::<EndpointConfig>("test.toml", "watch_dog = 3").is_err());
     }

@@ -37,8 +37,8 @@ macro_rules! dictionary {
     ($($konst:ident = $code:literal, $vendor:expr, $name:literal, $kind:ident, $m:literal;)*) => {
         $(pub const $konst: Def =
             Def { code: $code, vendor: $vendor, name: $name, kind: Kind::$kind, mandatory: $m };)*
-        /// In the order of vendor and code, for the search.
-        pub static TABLE: &[Def] = &[$($konst),*];
+        /// Everything we know, in the order of vendor and code.
+        pub const TABLE: &[Def] = &[$($konst),*];
     };
 }
 
@@ -158,12 +158,34 @@ dictionary! {
     PCSCF_IP_ADDRESS = 666, VENDOR_3GPP, "PCSCF-IP-Address", Address, false;
 }
 
+const CODES: usize = 700;
+
+/// The place in `TABLE` plus one, by code: 0 for what we do not know.
+const fn index(vendor: u32) -> [u8; CODES] {
+    let mut out = [0; CODES];
+    let mut at = 0;
+    while at < TABLE.len() {
+        if TABLE[at].vendor == vendor {
+            out[TABLE[at].code as usize] = at as u8 + 1;
+        }
+        at += 1;
+    }
+    out
+}
+
+static BASE_INDEX: [u8; CODES] = index(0);
+static INDEX_3GPP: [u8; CODES] = index(VENDOR_3GPP);
+const _: () = assert!(TABLE.len() < 255);
+
 /// What we know of an AVP.
 pub fn find(code: u32, vendor: u32) -> Option<&'static Def> {
-    let at = TABLE
-        .binary_search_by(|def| (def.vendor, def.code).cmp(&(vendor, code)))
-        .ok()?;
-    TABLE.get(at)
+    let index = match vendor {
+        0 => &BASE_INDEX,
+        VENDOR_3GPP => &INDEX_3GPP,
+        _ => return None,
+    };
+    let at = *index.get(usize::try_from(code).ok()?)?;
+    TABLE.get(usize::from(at).checked_sub(1)?)
 }
 
 /// Command codes (RFC 6733 3.1, TS 29.229 6.1).
@@ -187,12 +209,7 @@ struct Command {
 }
 
 const fn cmd(code: u32, application: u32, request: &'static str, answer: &'static str) -> Command {
-    Command {
-        code,
-        application,
-        request,
-        answer,
-    }
+    Command { code, application, request, answer }
 }
 
 static COMMANDS: &[Command] = &[
@@ -223,8 +240,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted_so_that_the_search_finds_everything() {
+    fn everything_in_the_table_is_found_and_nothing_is_there_twice() {
         assert!(TABLE.is_sorted_by(|a, b| (a.vendor, a.code) < (b.vendor, b.code)));
+        assert!(TABLE.iter().all(|def| find(def.code, def.vendor) == Some(def)));
+        assert_eq!((find(u32::MAX, 0), find(1, VENDOR_3GPP), find(1, 1)), (None, None, None));
         assert_eq!(find(606, VENDOR_3GPP).map(|d| d.name), Some("User-Data"));
         assert_eq!(find(621, 0).map(|d| d.name), Some("OC-Supported-Features"));
         assert_eq!(find(606, 0), None);

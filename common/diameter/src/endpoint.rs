@@ -162,11 +162,7 @@ impl Endpoint {
         let Some(key) = self.links.get(&link).copied() else {
             return;
         };
-        if self
-            .peers
-            .get_mut(&key)
-            .is_some_and(|peer| peer.link() == Some(link) && peer.on_heard(ctx.now))
-        {
+        if self.peers.get_mut(&key).is_some_and(|peer| peer.link() == Some(link) && peer.on_heard(ctx.now)) {
             self.with_peer(key, ctx, |_, _, _| ());
         }
         match parsed {
@@ -200,13 +196,7 @@ impl Endpoint {
             self.answer(RequestToken(token), answer, ctx);
         }
         let late = |(_, (limit, _)): &(&LinkId, &(Time, SocketAddr))| *limit <= ctx.now;
-        for link in self
-            .strangers
-            .iter()
-            .filter(late)
-            .map(|(link, _)| *link)
-            .collect::<Vec<_>>()
-        {
+        for link in self.strangers.iter().filter(late).map(|(link, _)| *link).collect::<Vec<_>>() {
             self.strangers.remove(&link);
             self.local.counters.refuse("no-cer");
             ctx.act(Action::CloseLink(link));
@@ -289,11 +279,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         act(peer, &mut self.local, ctx);
         let outcomes = std::mem::take(&mut peer.outcomes);
-        let label = if outcomes.is_empty() {
-            String::new()
-        } else {
-            peer.label()
-        };
+        let label = if outcomes.is_empty() { String::new() } else { peer.label() };
         let link = peer.link();
         match peer.timer {
             Some(at) => self.timers.set(key, at),
@@ -324,10 +310,7 @@ impl Endpoint {
             }
             Outcome::Down(reason) => {
                 tracing::warn!(peer, "Diameter peer is down: {reason}");
-                self.events.push_back(DiameterEvent::PeerDown {
-                    peer: peer.into(),
-                    reason,
-                });
+                self.events.push_back(DiameterEvent::PeerDown { peer: peer.into(), reason });
             }
             Outcome::LinkGone(link) => {
                 self.links.remove(&link);
@@ -376,11 +359,7 @@ impl Endpoint {
         if said.host.eq_ignore_ascii_case(&self.local.config.origin_host) {
             return Err(result::UNKNOWN_PEER);
         }
-        let known = self
-            .peers
-            .values()
-            .find(|peer| peer.is_host(&said.host))
-            .map(|peer| peer.key);
+        let known = self.peers.values().find(|peer| peer.is_host(&said.host)).map(|peer| peer.key);
         if known.is_none() && !self.local.config.accept_unknown {
             return Err(result::UNKNOWN_PEER);
         }
@@ -393,11 +372,7 @@ impl Endpoint {
         }
         let key = self.next_dynamic;
         self.next_dynamic = self.next_dynamic.wrapping_add(1).max(self.first_dynamic());
-        let config = PeerConfig {
-            host: Some(said.host.clone()),
-            realm: Some(said.realm.clone()),
-            connect: None,
-        };
+        let config = PeerConfig { host: Some(said.host.clone()), realm: Some(said.realm.clone()), connect: None };
         self.peers.insert(key, Peer::new(key, config, true, now));
         Ok(key)
     }
@@ -427,15 +402,9 @@ impl Endpoint {
             return self.refuse(link, &message, &error, ctx);
         }
         let expires = ctx.now + self.local.config.request_timeout * SERVE_FACTOR;
-        match self
-            .served
-            .accept(&message, link, ctx.now, expires, self.local.config.max_pending)
-        {
+        match self.served.accept(&message, link, ctx.now, expires, self.local.config.max_pending) {
             Verdict::New(token) => {
-                self.events.push_back(DiameterEvent::Request {
-                    token: RequestToken(token),
-                    message,
-                });
+                self.events.push_back(DiameterEvent::Request { token: RequestToken(token), message });
             }
             Verdict::InProgress => self.local.counters.refuse("duplicate"),
             Verdict::Answered(answer) => {
@@ -458,11 +427,7 @@ impl Endpoint {
                 other => DiameterError::Command(other),
             });
         }
-        if !config
-            .applications
-            .iter()
-            .any(|(_, application)| *application == m.application())
-        {
+        if !config.applications.iter().any(|(_, application)| *application == m.application()) {
             return Err(DiameterError::Application(m.application()));
         }
         if !dict::knows_command(m.command(), m.application()) {
@@ -473,22 +438,13 @@ impl Endpoint {
         avps.required(&dict::ORIGIN_HOST)?.utf8()?;
         avps.required(&dict::ORIGIN_REALM)?;
         let is = |ours: &str, theirs: &[u8]| theirs.eq_ignore_ascii_case(ours.as_bytes());
-        if avps
-            .all(&dict::ROUTE_RECORD)
-            .any(|record| is(&config.origin_host, record.data))
-        {
+        if avps.all(&dict::ROUTE_RECORD).any(|record| is(&config.origin_host, record.data)) {
             return Err(DiameterError::Loop);
         }
-        if avps
-            .required(&dict::DESTINATION_REALM)
-            .is_ok_and(|realm| !is(&config.origin_realm, realm.data))
-        {
+        if avps.required(&dict::DESTINATION_REALM).is_ok_and(|realm| !is(&config.origin_realm, realm.data)) {
             return Err(DiameterError::Realm);
         }
-        if avps
-            .optional(&dict::DESTINATION_HOST)?
-            .is_some_and(|host| !is(&config.origin_host, host.data))
-        {
+        if avps.optional(&dict::DESTINATION_HOST)?.is_some_and(|host| !is(&config.origin_host, host.data)) {
             return Err(DiameterError::Host);
         }
         match avps.unsupported() {
@@ -500,11 +456,7 @@ impl Endpoint {
     /// The one place where a request is refused by the base protocol.
     fn refuse(&mut self, link: LinkId, request: &Message, error: &DiameterError, ctx: &mut Ctx<'_>) {
         self.local.counters.refuse(error.name());
-        tracing::warn!(
-            request = request.name(),
-            code = error.result_code(),
-            "Diameter request refused: {error}"
-        );
+        tracing::warn!(request = request.name(), code = error.result_code(), "Diameter request refused: {error}");
         let answer = self.local.signed(request.error_answer(error));
         self.local.send(link, &answer, ctx);
     }

@@ -43,17 +43,8 @@ impl FailedAvp {
     pub fn example(code: u32, vendor: u32) -> Self {
         let def = dict::find(code, vendor);
         let least = def.map_or(0, |d| d.kind.least_length());
-        let flags = if def.is_none_or(|d| d.mandatory) {
-            crate::avp::FLAG_MANDATORY
-        } else {
-            0
-        };
-        Self {
-            code,
-            vendor,
-            flags,
-            data: vec![0; least],
-        }
+        let flags = if def.is_none_or(|d| d.mandatory) { crate::avp::FLAG_MANDATORY } else { 0 };
+        Self { code, vendor, flags, data: vec![0; least] }
     }
 
     pub fn missing(def: &Def) -> Self {

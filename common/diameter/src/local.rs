@@ -27,11 +27,7 @@ impl Ids {
     fn new(ctx: &mut Ctx<'_>) -> Self {
         let start = low_half(ctx.now.secs());
         let (hop_by_hop, random) = (ctx.rng.u32(), ctx.rng.u32());
-        Self {
-            hop_by_hop,
-            end_to_end: start << 20 | random >> 12,
-            session: u64::from(start) << 32,
-        }
+        Self { hop_by_hop, end_to_end: start << 20 | random >> 12, session: u64::from(start) << 32 }
     }
 }
 
@@ -41,12 +37,7 @@ fn low_half(n: u64) -> u32 {
 
 impl Local {
     pub(crate) fn new(config: EndpointConfig) -> Self {
-        Self {
-            config,
-            state_id: 0,
-            ids: None,
-            counters: Counters::default(),
-        }
+        Self { config, state_id: 0, ids: None, counters: Counters::default() }
     }
 
     /// Once, before the first message.
@@ -89,10 +80,7 @@ impl Local {
 
     pub(crate) fn send(&mut self, link: LinkId, message: &Message, ctx: &mut Ctx<'_>) {
         self.counters.count(Direction::Sent, message);
-        ctx.act(Action::SendDiameter {
-            link,
-            bytes: message.to_bytes(),
-        });
+        ctx.act(Action::SendDiameter { link, bytes: message.to_bytes() });
     }
 
     /// An answer made from a request, with our name in it.
@@ -122,11 +110,7 @@ const MAX_COUNTERS: usize = 256;
 impl Counters {
     pub(crate) fn count(&mut self, direction: Direction, m: &Message) {
         let name = dict::command_name(m.command(), m.is_request()).unwrap_or("other");
-        let result = if m.is_request() {
-            None
-        } else {
-            ResultCode::from_message(m).ok()
-        };
+        let result = if m.is_request() { None } else { ResultCode::from_message(m).ok() };
         let key = (direction, name, result);
         let full = self.messages.len() >= MAX_COUNTERS && !self.messages.contains_key(&key);
         let key = if full { (direction, "other", None) } else { key };
@@ -142,9 +126,7 @@ impl Counters {
     pub(crate) fn snapshot(&self) -> serde_json::Value {
         let side = |wanted: Direction| {
             let of_side = self.messages.iter().filter(|((direction, ..), _)| *direction == wanted);
-            of_side
-                .map(|((_, name, result), n)| (label(name, *result), (*n).into()))
-                .collect::<serde_json::Map<_, _>>()
+            of_side.map(|((_, name, result), n)| (label(name, *result), (*n).into())).collect::<serde_json::Map<_, _>>()
         };
         serde_json::json!({
             "sent": side(Direction::Sent), "received": side(Direction::Received), "refusals": self.refusals,

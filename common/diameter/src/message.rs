@@ -41,9 +41,7 @@ impl Message {
     }
 
     fn parse_header(bytes: &Bytes) -> Result<Self, DiameterError> {
-        let head = bytes
-            .first_chunk::<HEADER_LENGTH>()
-            .ok_or(DiameterError::MessageLength)?;
+        let head = bytes.first_chunk::<HEADER_LENGTH>().ok_or(DiameterError::MessageLength)?;
         let word = |at: usize| {
             let octet = |i: usize| head.get(at + i).copied().unwrap_or(0);
             u32::from_be_bytes([octet(0), octet(1), octet(2), octet(3)])
@@ -81,11 +79,7 @@ impl Message {
 
     /// Starts a request of an application; proxiable, except for the base protocol.
     pub fn request(command: u32, application: u32) -> Builder {
-        let proxiable = if application == dict::APPLICATION_BASE {
-            0
-        } else {
-            FLAG_PROXIABLE
-        };
+        let proxiable = if application == dict::APPLICATION_BASE { 0 } else { FLAG_PROXIABLE };
         Builder::new(FLAG_REQUEST | proxiable, command, application)
     }
 
@@ -97,9 +91,7 @@ impl Message {
         if let Some(session) = self.avps().first(&dict::SESSION_ID) {
             builder.avps.copy(&session);
         }
-        self.avps()
-            .all(&dict::PROXY_INFO)
-            .for_each(|info| builder.proxy_info.copy(&info));
+        self.avps().all(&dict::PROXY_INFO).for_each(|info| builder.proxy_info.copy(&info));
         builder
     }
 
@@ -137,20 +129,13 @@ impl Message {
         }
         more(&mut avps);
         avps.raw(rest);
-        Message {
-            body: avps.into_vec().into(),
-            ..self.clone()
-        }
+        Message { body: avps.into_vec().into(), ..self.clone() }
     }
 
     /// The same message under other identifiers.
     #[must_use]
     pub(crate) fn with_ids(&self, hop_by_hop: u32, end_to_end: u32) -> Message {
-        Message {
-            hop_by_hop,
-            end_to_end,
-            ..self.clone()
-        }
+        Message { hop_by_hop, end_to_end, ..self.clone() }
     }
 
     pub(crate) fn set_retransmitted(&mut self) {
@@ -196,11 +181,7 @@ impl Message {
     pub fn name(&self) -> String {
         match dict::command_name(self.command, self.is_request()) {
             Some(name) => name.into(),
-            None => format!(
-                "{} {}",
-                if self.is_request() { "request" } else { "answer" },
-                self.command
-            ),
+            None => format!("{} {}", if self.is_request() { "request" } else { "answer" }, self.command),
         }
     }
 }
@@ -227,19 +208,8 @@ pub struct Builder {
 
 impl Builder {
     fn new(flags: u8, command: u32, application: u32) -> Self {
-        let head = Message {
-            flags,
-            command,
-            application,
-            hop_by_hop: 0,
-            end_to_end: 0,
-            body: Bytes::new(),
-        };
-        Self {
-            head,
-            avps: Writer::with_capacity(512),
-            proxy_info: Writer::default(),
-        }
+        let head = Message { flags, command, application, hop_by_hop: 0, end_to_end: 0, body: Bytes::new() };
+        Self { head, avps: Writer::with_capacity(512), proxy_info: Writer::default() }
     }
 
     #[must_use]
@@ -250,10 +220,7 @@ impl Builder {
 
     pub fn build(mut self) -> Message {
         self.avps.raw(&self.proxy_info.into_vec());
-        Message {
-            body: self.avps.into_vec().into(),
-            ..self.head
-        }
+        Message { body: self.avps.into_vec().into(), ..self.head }
     }
 }
 
@@ -291,10 +258,7 @@ mod tests {
         assert!(!answer.is_request() && answer.is_error());
         assert_eq!(answer.hop_by_hop, 9);
         assert_eq!(answer.avps().iter().next().unwrap().utf8(), Ok("a;1;2"));
-        assert_eq!(
-            answer.avps().iter().last().unwrap(),
-            request.avps().first(&dict::PROXY_INFO).unwrap()
-        );
+        assert_eq!(answer.avps().iter().last().unwrap(), request.avps().first(&dict::PROXY_INFO).unwrap());
         // Only protocol errors have the E bit.
         let answer = request.error_answer(&DiameterError::missing(&dict::USER_NAME));
         assert!(!answer.is_error());
@@ -338,15 +302,10 @@ mod tests {
     fn debug_never_shows_data() {
         let m = Message::request(303, dict::APPLICATION_CX)
             .with(|w| {
-                w.group(&dict::SIP_AUTH_DATA_ITEM, |w| {
-                    w.octets(&dict::CONFIDENTIALITY_KEY, b"SECRETSECRETSECR")
-                });
+                w.group(&dict::SIP_AUTH_DATA_ITEM, |w| w.octets(&dict::CONFIDENTIALITY_KEY, b"SECRETSECRETSECR"));
             })
             .build();
         let text = format!("{m:?}");
-        assert!(
-            text.contains("Confidentiality-Key:16") && !text.contains("SECRET"),
-            "{text}"
-        );
+        assert!(text.contains("Confidentiality-Key:16") && !text.contains("SECRET"), "{text}");
     }
 }

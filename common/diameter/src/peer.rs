@@ -152,9 +152,7 @@ impl Peer {
     }
 
     pub(crate) fn is_realm(&self, name: &str) -> bool {
-        self.realm
-            .as_ref()
-            .is_some_and(|realm| realm.eq_ignore_ascii_case(name))
+        self.realm.as_ref().is_some_and(|realm| realm.eq_ignore_ascii_case(name))
     }
 
     pub(crate) fn is_relay(&self) -> bool {
@@ -162,11 +160,7 @@ impl Peer {
     }
 
     pub(crate) fn speaks(&self, application: u32) -> bool {
-        self.is_relay()
-            || self
-                .capabilities
-                .as_ref()
-                .is_some_and(|c| c.applications.contains(&application))
+        self.is_relay() || self.capabilities.as_ref().is_some_and(|c| c.applications.contains(&application))
     }
 
     /// The link of an open or closing peer.
@@ -183,18 +177,10 @@ impl Peer {
 
     /// RFC 6733 5.6 `Start`: opens the connection if that is ours to do.
     pub(crate) fn start(&mut self, ctx: &mut Ctx<'_>) {
-        let Some(target) = self
-            .config
-            .connect
-            .clone()
-            .filter(|_| self.state == State::Closed && !self.stopped)
-        else {
+        let Some(target) = self.config.connect.clone().filter(|_| self.state == State::Closed && !self.stopped) else {
             return;
         };
-        ctx.act(Action::Connect {
-            peer: PeerId(self.key),
-            target,
-        });
+        ctx.act(Action::Connect { peer: PeerId(self.key), target });
         self.enter(State::WaitConnAck, PATIENCE, ctx);
     }
 
@@ -260,11 +246,7 @@ impl Peer {
 
     fn reject(&mut self, link: LinkId, cer: &Message, local: &mut Local, ctx: &mut Ctx<'_>) {
         local.counters.refuse("second-connection");
-        local.send(
-            link,
-            &base::cea(cer, result::ELECTION_LOST, &local.config, local.state_id),
-            ctx,
-        );
+        local.send(link, &base::cea(cer, result::ELECTION_LOST, &local.config, local.state_id), ctx);
         self.drop_link(link, ctx);
         // Perhaps the peer knows of no other connection: then the watchdog should find out soon.
         if self.state == State::Open && !self.awaiting_dwa {
@@ -274,11 +256,7 @@ impl Peer {
 
     /// RFC 6733 5.6.4: the higher name keeps the connection that it accepted.
     fn elect(&mut self, local: &mut Local, ctx: &mut Ctx<'_>) {
-        let theirs = self
-            .held_cer
-            .as_ref()
-            .map_or("", |(_, said)| &said.host)
-            .to_ascii_lowercase();
+        let theirs = self.held_cer.as_ref().map_or("", |(_, said)| &said.host).to_ascii_lowercase();
         if local.config.origin_host.to_ascii_lowercase() > theirs {
             self.accept_held(local, ctx);
         } else {
@@ -298,11 +276,7 @@ impl Peer {
     }
 
     fn accept(&mut self, link: LinkId, cer: &Message, said: Capabilities, local: &mut Local, ctx: &mut Ctx<'_>) {
-        local.send(
-            link,
-            &base::cea(cer, result::SUCCESS, &local.config, local.state_id),
-            ctx,
-        );
+        local.send(link, &base::cea(cer, result::SUCCESS, &local.config, local.state_id), ctx);
         self.accepted = Some(link);
         self.opened(said, local, ctx);
     }
@@ -331,28 +305,18 @@ impl Peer {
     }
 
     fn judge_cea(&self, cea: &Message, local: &Local) -> Result<Capabilities, String> {
-        let code = cea
-            .avps()
-            .first(&dict::RESULT_CODE)
-            .and_then(|a| a.u32().ok())
-            .unwrap_or(0);
+        let code = cea.avps().first(&dict::RESULT_CODE).and_then(|a| a.u32().ok()).unwrap_or(0);
         if code != result::SUCCESS {
             return Err(format!("the peer refuses us with Result-Code {code}: {}", advice(code)));
         }
         let said = Capabilities::read(cea).map_err(|e| format!("the CEA is not usable: {e}"))?;
-        if let Some(expected) = self
-            .config
-            .host
-            .as_ref()
-            .filter(|h| !h.eq_ignore_ascii_case(&said.host))
-        {
+        if let Some(expected) = self.config.host.as_ref().filter(|h| !h.eq_ignore_ascii_case(&said.host)) {
             let got = &said.host;
             return Err(format!(
                 "the peer calls itself {got}, but {expected} is configured: correct the host of this peer"
             ));
         }
-        said.fits(&local.config)
-            .map_err(|code| format!("the peer does not fit: {}", advice(code)))?;
+        said.fits(&local.config).map_err(|code| format!("the peer does not fit: {}", advice(code)))?;
         Ok(said)
     }
 
@@ -532,9 +496,7 @@ impl Peer {
             let wait = match self.disconnected {
                 Some(DisconnectCause::DoNotWantToTalkToYou) => UNWANTED,
                 Some(DisconnectCause::Busy) => local.config.reconnect,
-                _ => FIRST_RECONNECT
-                    .saturating_mul(1 << self.attempts.min(16))
-                    .min(local.config.reconnect),
+                _ => FIRST_RECONNECT.saturating_mul(1 << self.attempts.min(16)).min(local.config.reconnect),
             };
             self.attempts = self.attempts.saturating_add(1);
             tracing::debug!(peer = self.label(), ?wait, "{reason}; connecting again later");

@@ -70,13 +70,7 @@ impl Endpoint {
         }
         let expires = ctx.now + self.local.config.request_timeout;
         let message = self.addressed(&message, to, ctx);
-        let pending = Pending {
-            message,
-            to: to.clone(),
-            expires,
-            copies: Vec::new(),
-            tried: Vec::new(),
-        };
+        let pending = Pending { message, to: to.clone(), expires, copies: Vec::new(), tried: Vec::new() };
         self.requests.pending.insert(id, pending);
         self.send_copy(id, ctx);
         id
@@ -106,10 +100,7 @@ impl Endpoint {
     /// The best peer for it: one that is well, the host itself, one of the realm, a relay, in the configured order.
     fn choose(&self, to: &To, application: u32, tried: &[u32]) -> Option<(u32, LinkId)> {
         let usable = |peer: &&Peer| {
-            let reaches = to
-                .host
-                .as_ref()
-                .is_none_or(|host| peer.is_host(host) || peer.is_relay());
+            let reaches = to.host.as_ref().is_none_or(|host| peer.is_host(host) || peer.is_relay());
             peer.state == State::Open && peer.speaks(application) && reaches && !tried.contains(&peer.key)
         };
         let distance = |peer: &Peer| match &to.host {
@@ -118,11 +109,7 @@ impl Endpoint {
             _ if peer.is_relay() => 2,
             _ => 3,
         };
-        let best = self
-            .peers
-            .values()
-            .filter(usable)
-            .min_by_key(|peer| (peer.watchdog, distance(peer), peer.key))?;
+        let best = self.peers.values().filter(usable).min_by_key(|peer| (peer.watchdog, distance(peer), peer.key))?;
         Some((best.key, best.link()?))
     }
 
@@ -153,13 +140,8 @@ impl Endpoint {
     /// The peer on this link is suspect, or the link is gone: its requests go elsewhere with the T bit (RFC 6733 5.5.4).
     pub(crate) fn fail_over(&mut self, link: LinkId, gone: bool, ctx: &mut Ctx<'_>) {
         let on_link = |p: &Pending| p.copies.iter().any(|(l, _)| *l == link);
-        let moved: Vec<RequestId> = self
-            .requests
-            .pending
-            .iter()
-            .filter(|(_, p)| on_link(p))
-            .map(|(id, _)| *id)
-            .collect();
+        let moved: Vec<RequestId> =
+            self.requests.pending.iter().filter(|(_, p)| on_link(p)).map(|(id, _)| *id).collect();
         if !moved.is_empty() {
             tracing::info!(requests = moved.len(), "Diameter requests go to another peer");
         }
@@ -178,12 +160,7 @@ impl Endpoint {
 
     /// A peer can be used again: what lost its connection goes there.
     pub(crate) fn send_stranded(&mut self, ctx: &mut Ctx<'_>) {
-        let stranded = self
-            .requests
-            .pending
-            .iter()
-            .filter(|(_, p)| p.copies.is_empty())
-            .map(|(id, _)| *id);
+        let stranded = self.requests.pending.iter().filter(|(_, p)| p.copies.is_empty()).map(|(id, _)| *id);
         for id in stranded.collect::<Vec<_>>() {
             self.send_copy(id, ctx);
         }
@@ -191,20 +168,10 @@ impl Endpoint {
 
     /// An answer to a request of ours; anything else is counted and dropped.
     pub(crate) fn on_answer(&mut self, link: LinkId, message: Message, ctx: &mut Ctx<'_>) {
-        let Some((_, id)) = self
-            .requests
-            .by_hop
-            .get(&message.hop_by_hop)
-            .copied()
-            .filter(|(l, _)| *l == link)
-        else {
+        let Some((_, id)) = self.requests.by_hop.get(&message.hop_by_hop).copied().filter(|(l, _)| *l == link) else {
             return self.local.counters.refuse("late-answer");
         };
-        let asked = self
-            .requests
-            .pending
-            .get(&id)
-            .map(|p| (p.message.command(), p.message.end_to_end));
+        let asked = self.requests.pending.get(&id).map(|p| (p.message.command(), p.message.end_to_end));
         if asked != Some((message.command(), message.end_to_end)) {
             return self.local.counters.refuse("wrong-answer");
         }
@@ -229,9 +196,7 @@ impl Endpoint {
             return false;
         }
         if let Some(pending) = self.requests.pending.get_mut(&id) {
-            pending
-                .copies
-                .retain(|(l, hop)| *l != link || *hop != answer.hop_by_hop);
+            pending.copies.retain(|(l, hop)| *l != link || *hop != answer.hop_by_hop);
             self.requests.by_hop.remove(&answer.hop_by_hop);
         }
         true
@@ -239,35 +204,18 @@ impl Endpoint {
 
     /// An answer that does not parse ends the request at once: no better one will come.
     pub(crate) fn on_broken_answer(&mut self, link: LinkId, hop_by_hop: u32) {
-        if let Some((_, id)) = self
-            .requests
-            .by_hop
-            .get(&hop_by_hop)
-            .copied()
-            .filter(|(l, _)| *l == link)
-        {
+        if let Some((_, id)) = self.requests.by_hop.get(&hop_by_hop).copied().filter(|(l, _)| *l == link) {
             self.requests.take(id);
-            self.events.push_back(DiameterEvent::Failed {
-                id,
-                cause: RequestFailure::Timeout,
-            });
+            self.events.push_back(DiameterEvent::Failed { id, cause: RequestFailure::Timeout });
         }
     }
 
     pub(crate) fn expire_requests(&mut self, now: Time) {
-        while let Some((id, _)) = self
-            .requests
-            .pending
-            .first_key_value()
-            .filter(|(_, p)| p.expires <= now)
-        {
+        while let Some((id, _)) = self.requests.pending.first_key_value().filter(|(_, p)| p.expires <= now) {
             let id = *id;
             self.requests.take(id);
             self.local.counters.refuse("no-answer-in-time");
-            self.events.push_back(DiameterEvent::Failed {
-                id,
-                cause: RequestFailure::Timeout,
-            });
+            self.events.push_back(DiameterEvent::Failed { id, cause: RequestFailure::Timeout });
         }
     }
 }

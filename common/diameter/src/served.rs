@@ -45,11 +45,7 @@ pub(crate) struct Served {
 impl Served {
     /// `expires` must not go back from one request to the next.
     pub(crate) fn accept(&mut self, m: &Message, link: LinkId, now: Time, expires: Time, most: usize) -> Verdict {
-        let host = m
-            .avps()
-            .first(&dict::ORIGIN_HOST)
-            .and_then(|a| a.utf8().ok())
-            .unwrap_or_default();
+        let host = m.avps().first(&dict::ORIGIN_HOST).and_then(|a| a.utf8().ok()).unwrap_or_default();
         let origin = (host.to_ascii_lowercase(), m.end_to_end);
         if m.is_retransmitted() {
             let in_progress = self.by_origin.get(&origin).and_then(|token| self.asked.get_mut(token));
@@ -59,10 +55,7 @@ impl Served {
                 }
                 return Verdict::InProgress;
             }
-            let answered = self
-                .recent
-                .get(&origin)
-                .filter(|(at, _)| now.since(*at) < MAX_RECENT_AGE);
+            let answered = self.recent.get(&origin).filter(|(at, _)| now.since(*at) < MAX_RECENT_AGE);
             if let Some((_, answer)) = answered.filter(|(_, answer)| answer.command() == m.command()) {
                 return Verdict::Answered(answer.with_ids(m.hop_by_hop, m.end_to_end));
             }
@@ -73,15 +66,7 @@ impl Served {
         self.last_token += 1;
         let token = self.last_token;
         self.by_origin.insert(origin.clone(), token);
-        self.asked.insert(
-            token,
-            Asked {
-                request: m.clone(),
-                origin,
-                from: vec![(link, m.hop_by_hop)],
-                expires,
-            },
-        );
+        self.asked.insert(token, Asked { request: m.clone(), origin, from: vec![(link, m.hop_by_hop)], expires });
         Verdict::New(token)
     }
 

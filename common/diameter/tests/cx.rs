@@ -17,23 +17,12 @@ fn impu() -> Impu {
 
 fn hex(text: &str) -> Bytes {
     let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
-    digits
-        .chunks(2)
-        .map(|pair| pair[0] << 4 | pair[1])
-        .collect::<Vec<_>>()
-        .into()
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect::<Vec<_>>().into()
 }
 
 fn mar() -> Mar {
     let (server_name, scheme) = ("sip:s".into(), "Digest-AKAv1-MD5".into());
-    Mar {
-        impi: impi(),
-        impu: impu(),
-        server_name,
-        items: 1,
-        scheme,
-        authorization: None,
-    }
+    Mar { impi: impi(), impu: impu(), server_name, items: 1, scheme, authorization: None }
 }
 
 fn aka(item: u32) -> AuthItem {
@@ -48,12 +37,7 @@ fn aka(item: u32) -> AuthItem {
 }
 
 fn maa(items: Vec<AuthItem>) -> Maa {
-    Maa {
-        result: ResultCode::SUCCESS,
-        impi: Some(impi()),
-        impu: Some(impu()),
-        items,
-    }
+    Maa { result: ResultCode::SUCCESS, impi: Some(impi()), impu: Some(impu()), items }
 }
 
 /// By hand from TS 29.229 6.1.8 and RFC 6733 4.1.
@@ -85,23 +69,8 @@ fn an_maa_has_the_bytes_that_the_specification_says() {
     assert_eq!(expected.len(), 0x12c);
     assert_eq!(answer.to_bytes(), expected);
     let read = Maa::from_message(&Message::parse(expected).unwrap()).unwrap();
-    assert_eq!(
-        (read.result, read.impi, read.impu),
-        (ResultCode::SUCCESS, Some(impi()), Some(impu()))
-    );
-    let [
-        AuthItem::Aka {
-            item: 1,
-            rand,
-            autn,
-            xres,
-            ck,
-            ik,
-        },
-    ] = &read.items[..]
-    else {
-        panic!("{:?}", read.items)
-    };
+    assert_eq!((read.result, read.impi, read.impu), (ResultCode::SUCCESS, Some(impi()), Some(impu())));
+    let [AuthItem::Aka { item: 1, rand, autn, xres, ck, ik }] = &read.items[..] else { panic!("{:?}", read.items) };
     assert_eq!((rand, autn, &xres[..]), (&[0x11; 16], &[0x22; 16], &[0x33; 8][..]));
     assert_eq!((ck.expose(), ik.expose()), (&[0x44; 16], &[0x55; 16]));
 }
@@ -110,39 +79,20 @@ fn an_maa_has_the_bytes_that_the_specification_says() {
 fn vectors_are_taken_in_the_order_of_their_item_numbers() {
     let answer = maa(vec![aka(3), aka(1), aka(2)]).to_message(&mar().to_message());
     let read = Maa::from_message(&answer).unwrap();
-    let order: Vec<u32> = read
-        .items
-        .iter()
-        .map(|i| if let AuthItem::Aka { item, .. } = i { *item } else { 0 })
-        .collect();
+    let order: Vec<u32> =
+        read.items.iter().map(|i| if let AuthItem::Aka { item, .. } = i { *item } else { 0 }).collect();
     assert_eq!(order, [1, 2, 3]);
 }
 
 #[test]
 fn every_request_survives_the_wire() {
-    let capable = ServerCapabilities {
-        mandatory: vec![1, 2],
-        optional: vec![3],
-        server_names: vec!["sip:s".into()],
-    };
+    let capable = ServerCapabilities { mandatory: vec![1, 2], optional: vec![3], server_names: vec!["sip:s".into()] };
     let visited_network = Some(b"ims.example".to_vec());
     let kind = UserAuthorizationType::RegistrationAndCapabilities;
-    let charging = ChargingInformation {
-        primary_ccf: Some("aaa://ccf".into()),
-        ..ChargingInformation::default()
-    };
+    let charging = ChargingInformation { primary_ccf: Some("aaa://ccf".into()), ..ChargingInformation::default() };
     let requests = [
-        Request::Uar(Uar {
-            impi: impi(),
-            impu: impu(),
-            visited_network,
-            kind,
-            emergency: true,
-        }),
-        Request::Mar(Mar {
-            authorization: Some(vec![7; 30]),
-            ..mar()
-        }),
+        Request::Uar(Uar { impi: impi(), impu: impu(), visited_network, kind, emergency: true }),
+        Request::Mar(Mar { authorization: Some(vec![7; 30]), ..mar() }),
         Request::Sar(Sar {
             impi: Some(impi()),
             impus: vec![impu(), Impu::parse("tel:+491").unwrap()],
@@ -151,22 +101,14 @@ fn every_request_survives_the_wire() {
             data_already_available: true,
             wildcarded: Some("sip:!.*!@b".into()),
         }),
-        Request::Lir(Lir {
-            impu: impu(),
-            originating: true,
-            capabilities: true,
-        }),
+        Request::Lir(Lir { impu: impu(), originating: true, capabilities: true }),
         Request::Rtr(Rtr {
             impi: impi(),
             impus: vec![],
             reason: ReasonCode::RemoveScscf,
             reason_info: Some("moved".into()),
         }),
-        Request::Ppr(Ppr {
-            impi: impi(),
-            user_data: Some(b"<x/>".to_vec()),
-            charging: Some(charging.clone()),
-        }),
+        Request::Ppr(Ppr { impi: impi(), user_data: Some(b"<x/>".to_vec()), charging: Some(charging.clone()) }),
     ];
     for request in requests {
         let m = match &request {
@@ -184,27 +126,12 @@ fn every_request_survives_the_wire() {
     let m = mar().to_message();
     let result = ResultCode::UNREGISTERED_SERVICE;
     let server_name = Some("sip:s".to_owned());
-    let uaa = Uaa {
-        result,
-        server_name: server_name.clone(),
-        capabilities: Some(capable.clone()),
-    };
+    let uaa = Uaa { result, server_name: server_name.clone(), capabilities: Some(capable.clone()) };
     assert_eq!(Uaa::from_message(&uaa.to_message(&m)), Ok(uaa));
-    let lia = Lia {
-        result,
-        server_name,
-        capabilities: Some(capable),
-        wildcarded: Some("sip:x@b".into()),
-    };
+    let lia = Lia { result, server_name, capabilities: Some(capable), wildcarded: Some("sip:x@b".into()) };
     assert_eq!(Lia::from_message(&lia.to_message(&m)), Ok(lia));
     let user_data = Some(vec![b'x'; 70_001]);
-    let saa = Saa {
-        result,
-        impi: Some(impi()),
-        user_data,
-        charging: Some(charging),
-        associated: vec![impi()],
-    };
+    let saa = Saa { result, impi: Some(impi()), user_data, charging: Some(charging), associated: vec![impi()] };
     assert_eq!(Saa::from_message(&saa.to_message(&m)), Ok(saa));
     assert_eq!(Rta::from_message(&Rta { result }.to_message(&m)), Ok(Rta { result }));
     assert_eq!(Ppa::from_message(&Ppa { result }.to_message(&m)), Ok(Ppa { result }));
@@ -213,23 +140,10 @@ fn every_request_survives_the_wire() {
 #[test]
 fn digest_credentials_survive_the_wire_and_are_not_printed() {
     let (algorithm, qop) = (Some("MD5".into()), Some("auth".into()));
-    let item = AuthItem::Digest {
-        realm: "b".into(),
-        algorithm,
-        qop,
-        ha1: "0123456789abcdef".into(),
-    };
+    let item = AuthItem::Digest { realm: "b".into(), algorithm, qop, ha1: "0123456789abcdef".into() };
     let m = maa(vec![item]).to_message(&mar().to_message());
     let read = Maa::from_message(&m).unwrap();
-    let [
-        AuthItem::Digest {
-            realm,
-            algorithm: Some(algorithm),
-            qop: Some(qop),
-            ha1,
-        },
-    ] = &read.items[..]
-    else {
+    let [AuthItem::Digest { realm, algorithm: Some(algorithm), qop: Some(qop), ha1 }] = &read.items[..] else {
         panic!()
     };
     assert_eq!((realm.as_str(), algorithm.as_str(), qop.as_str()), ("b", "MD5", "auth"));
@@ -240,17 +154,8 @@ fn digest_credentials_survive_the_wire_and_are_not_printed() {
 #[test]
 fn result_code_and_experimental_result_are_never_both_there() {
     let request = mar().to_message();
-    for result in [
-        ResultCode::SUCCESS,
-        ResultCode::FIRST_REGISTRATION,
-        ResultCode::TOO_BUSY,
-    ] {
-        let m = Uaa {
-            result,
-            server_name: None,
-            capabilities: None,
-        }
-        .to_message(&request);
+    for result in [ResultCode::SUCCESS, ResultCode::FIRST_REGISTRATION, ResultCode::TOO_BUSY] {
+        let m = Uaa { result, server_name: None, capabilities: None }.to_message(&request);
         let avps = m.avps();
         assert!(avps.first(&dict::RESULT_CODE).is_some() != avps.first(&dict::EXPERIMENTAL_RESULT).is_some());
         assert_eq!(ResultCode::from_message(&m), Ok(result));
@@ -283,10 +188,7 @@ fn what_is_missing_is_named() {
         &dict::SIP_NUMBER_AUTH_ITEMS,
     ] {
         let error = Request::from_message(&without(&m, def)).unwrap_err();
-        assert_eq!(
-            (error.result_code(), error.failed_avp().unwrap().code),
-            (5005, def.code)
-        );
+        assert_eq!((error.result_code(), error.failed_avp().unwrap().code), (5005, def.code));
         let answer = m.error_answer(&error);
         let failed = answer.avps().first(&dict::FAILED_AVP).unwrap().group().unwrap();
         assert!(failed.first(def).is_some());
@@ -302,12 +204,7 @@ fn replaced(m: &Message, def: &Def, data: &[u8]) -> Message {
     out.octets(def, data);
     let bytes = out.into_vec();
     Message::request(m.command(), m.application())
-        .with(|w| {
-            ims_diameter::avp::Avps::parse(&bytes)
-                .unwrap()
-                .iter()
-                .for_each(|a| w.copy(&a))
-        })
+        .with(|w| ims_diameter::avp::Avps::parse(&bytes).unwrap().iter().for_each(|a| w.copy(&a)))
         .build()
 }
 
@@ -331,25 +228,14 @@ fn wrong_lengths_are_5014_and_wrong_values_5004() {
     assert_eq!(code(&without(&m, &dict::PUBLIC_IDENTITY)), 5005);
     // Twice what may be there once.
     let twice = Message::request(m.command(), m.application())
-        .with(|w| {
-            m.avps()
-                .iter()
-                .chain(m.avps().all(&dict::SERVER_NAME))
-                .for_each(|a| w.copy(&a))
-        })
+        .with(|w| m.avps().iter().chain(m.avps().all(&dict::SERVER_NAME)).for_each(|a| w.copy(&a)))
         .build();
     assert_eq!(code(&twice), 5009);
 }
 
 #[test]
 fn supported_features_and_strangers_are_tolerated() {
-    let stranger = Def {
-        code: 4711,
-        vendor: 99,
-        name: "?",
-        kind: Kind::OctetString,
-        mandatory: false,
-    };
+    let stranger = Def { code: 4711, vendor: 99, name: "?", kind: Kind::OctetString, mandatory: false };
     let m = mar().to_message();
     let more = Message::request(m.command(), m.application())
         .with(|w| {
@@ -370,10 +256,7 @@ fn supported_features_and_strangers_are_tolerated() {
 fn damaged_messages_are_refused_with_a_result_code_and_never_panic() {
     let mut rng = Rng::from_u64(42);
     let request = mar().to_message();
-    let seeds = [
-        request.to_bytes(),
-        maa(vec![aka(1), aka(2)]).to_message(&request).to_bytes(),
-    ];
+    let seeds = [request.to_bytes(), maa(vec![aka(1), aka(2)]).to_message(&request).to_bytes()];
     for round in 0..40_000u64 {
         let mut bytes = seeds[(round & 1) as usize].to_vec();
         for _ in 0..=rng.below(3) {

@@ -34,10 +34,7 @@ impl Lir {
 
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let avps = m.avps();
-        let kind = avps
-            .optional(&dict::USER_AUTHORIZATION_TYPE)?
-            .map(|a| a.u32())
-            .transpose()?;
+        let kind = avps.optional(&dict::USER_AUTHORIZATION_TYPE)?.map(|a| a.u32()).transpose()?;
         Ok(Self {
             impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
             originating: avps.optional(&dict::ORIGINATING_REQUEST)?.is_some(),
@@ -74,12 +71,7 @@ impl Lia {
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let result = ResultCode::from_message(m)?;
         let Some(avps) = super::answer_body(m, result) else {
-            return Ok(Self {
-                result,
-                server_name: None,
-                capabilities: None,
-                wildcarded: None,
-            });
+            return Ok(Self { result, server_name: None, capabilities: None, wildcarded: None });
         };
         Ok(Self {
             result,

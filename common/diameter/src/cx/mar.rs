@@ -59,20 +59,8 @@ impl Mar {
 /// One SIP-Auth-Data-Item of an answer.
 #[derive(Clone)]
 pub enum AuthItem {
-    Aka {
-        item: u32,
-        rand: [u8; 16],
-        autn: [u8; 16],
-        xres: Vec<u8>,
-        ck: Secret<16>,
-        ik: Secret<16>,
-    },
-    Digest {
-        realm: String,
-        algorithm: Option<String>,
-        qop: Option<String>,
-        ha1: String,
-    },
+    Aka { item: u32, rand: [u8; 16], autn: [u8; 16], xres: Vec<u8>, ck: Secret<16>, ik: Secret<16> },
+    Digest { realm: String, algorithm: Option<String>, qop: Option<String>, ha1: String },
 }
 
 impl fmt::Debug for AuthItem {
@@ -87,14 +75,7 @@ impl fmt::Debug for AuthItem {
 impl AuthItem {
     fn write(&self, w: &mut Writer) {
         w.group(&dict::SIP_AUTH_DATA_ITEM, |w| match self {
-            Self::Aka {
-                item,
-                rand,
-                autn,
-                xres,
-                ck,
-                ik,
-            } => {
+            Self::Aka { item, rand, autn, xres, ck, ik } => {
                 w.u32(&dict::SIP_ITEM_NUMBER, *item);
                 w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, AKA);
                 let mut challenge = [0; 32];
@@ -106,12 +87,7 @@ impl AuthItem {
                 w.octets(&dict::CONFIDENTIALITY_KEY, ck.expose());
                 w.octets(&dict::INTEGRITY_KEY, ik.expose());
             }
-            Self::Digest {
-                realm,
-                algorithm,
-                qop,
-                ha1,
-            } => {
+            Self::Digest { realm, algorithm, qop, ha1 } => {
                 w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, DIGEST);
                 w.group(&dict::SIP_DIGEST_AUTHENTICATE, |w| {
                     w.utf8(&dict::DIGEST_REALM, realm);
@@ -186,10 +162,7 @@ impl Maa {
                 w.utf8(&dict::PUBLIC_IDENTITY, impu.as_str());
             }
             if !self.items.is_empty() {
-                w.u32(
-                    &dict::SIP_NUMBER_AUTH_ITEMS,
-                    u32::try_from(self.items.len()).unwrap_or(u32::MAX),
-                );
+                w.u32(&dict::SIP_NUMBER_AUTH_ITEMS, u32::try_from(self.items.len()).unwrap_or(u32::MAX));
             }
             self.items.iter().for_each(|item| item.write(w));
         })
@@ -199,24 +172,11 @@ impl Maa {
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let result = ResultCode::from_message(m)?;
         let Some(avps) = super::answer_body(m, result) else {
-            return Ok(Self {
-                result,
-                impi: None,
-                impu: None,
-                items: Vec::new(),
-            });
+            return Ok(Self { result, impi: None, impu: None, items: Vec::new() });
         };
-        let mut items = avps
-            .all(&dict::SIP_AUTH_DATA_ITEM)
-            .map(AuthItem::read)
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut items = avps.all(&dict::SIP_AUTH_DATA_ITEM).map(AuthItem::read).collect::<Result<Vec<_>, _>>()?;
         items.sort_by_key(AuthItem::order);
         let impu = avps.optional(&dict::PUBLIC_IDENTITY)?.map(impu).transpose()?;
-        Ok(Self {
-            result,
-            impi: optional_impi(&avps)?,
-            impu,
-            items,
-        })
+        Ok(Self { result, impi: optional_impi(&avps)?, impu, items })
     }
 }

@@ -92,9 +92,7 @@ pub struct ServerCapabilities {
 impl ServerCapabilities {
     fn write(&self, w: &mut Writer) {
         w.group(&dict::SERVER_CAPABILITIES, |w| {
-            self.mandatory
-                .iter()
-                .for_each(|c| w.u32(&dict::MANDATORY_CAPABILITY, *c));
+            self.mandatory.iter().for_each(|c| w.u32(&dict::MANDATORY_CAPABILITY, *c));
             self.optional.iter().for_each(|c| w.u32(&dict::OPTIONAL_CAPABILITY, *c));
             self.server_names.iter().for_each(|n| w.utf8(&dict::SERVER_NAME, n));
         });
@@ -103,14 +101,8 @@ impl ServerCapabilities {
     fn read(avp: Avp<'_>) -> Result<Self, DiameterError> {
         let members = avp.group()?;
         Ok(Self {
-            mandatory: members
-                .all(&dict::MANDATORY_CAPABILITY)
-                .map(|a| a.u32())
-                .collect::<Result<_, _>>()?,
-            optional: members
-                .all(&dict::OPTIONAL_CAPABILITY)
-                .map(|a| a.u32())
-                .collect::<Result<_, _>>()?,
+            mandatory: members.all(&dict::MANDATORY_CAPABILITY).map(|a| a.u32()).collect::<Result<_, _>>()?,
+            optional: members.all(&dict::OPTIONAL_CAPABILITY).map(|a| a.u32()).collect::<Result<_, _>>()?,
             server_names: members.all(&dict::SERVER_NAME).map(text).collect::<Result<_, _>>()?,
         })
     }
@@ -219,9 +211,7 @@ fn impus(avps: &Avps<'_>) -> Result<Vec<Impu>, DiameterError> {
 }
 
 fn capabilities(avps: &Avps<'_>) -> Result<Option<ServerCapabilities>, DiameterError> {
-    avps.optional(&dict::SERVER_CAPABILITIES)?
-        .map(ServerCapabilities::read)
-        .transpose()
+    avps.optional(&dict::SERVER_CAPABILITIES)?.map(ServerCapabilities::read).transpose()
 }
 
 fn number<T: Copy>(avp: Avp<'_>, known: &[T]) -> Result<T, DiameterError> {

@@ -17,11 +17,7 @@ pub struct Ppr {
 impl fmt::Debug for Ppr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = self.user_data.as_ref().map(Vec::len);
-        write!(
-            f,
-            "Ppr {{ {:?}, user_data: {length:?} bytes, {:?} }}",
-            self.impi, self.charging
-        )
+        write!(f, "Ppr {{ {:?}, user_data: {length:?} bytes, {:?} }}", self.impi, self.charging)
     }
 }
 
@@ -43,10 +39,7 @@ impl Ppr {
         Ok(Self {
             impi: impi(avps.required(&dict::USER_NAME)?)?,
             user_data: avps.optional(&dict::USER_DATA)?.map(|a| a.data.to_vec()),
-            charging: avps
-                .optional(&dict::CHARGING_INFORMATION)?
-                .map(ChargingInformation::read)
-                .transpose()?,
+            charging: avps.optional(&dict::CHARGING_INFORMATION)?.map(ChargingInformation::read).transpose()?,
         })
     }
 }
@@ -64,8 +57,6 @@ impl Ppa {
 
     /// Also reads a bare base-protocol error answer (E bit).
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
-        Ok(Self {
-            result: ResultCode::from_message(m)?,
-        })
+        Ok(Self { result: ResultCode::from_message(m)? })
     }
 }

@@ -36,9 +36,7 @@ impl Rtr {
     pub fn to_message(&self) -> Message {
         super::request(command::REGISTRATION_TERMINATION, |w| {
             w.utf8(&dict::USER_NAME, self.impi.as_str());
-            self.impus
-                .iter()
-                .for_each(|impu| w.utf8(&dict::PUBLIC_IDENTITY, impu.as_str()));
+            self.impus.iter().for_each(|impu| w.utf8(&dict::PUBLIC_IDENTITY, impu.as_str()));
             w.group(&dict::DEREGISTRATION_REASON, |w| {
                 w.u32(&dict::REASON_CODE, self.reason as u32);
                 if let Some(info) = &self.reason_info {
@@ -73,8 +71,6 @@ impl Rta {
 
     /// Also reads a bare base-protocol error answer (E bit).
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
-        Ok(Self {
-            result: ResultCode::from_message(m)?,
-        })
+        Ok(Self { result: ResultCode::from_message(m)? })
     }
 }

@@ -66,9 +66,7 @@ impl Sar {
             if let Some(impi) = &self.impi {
                 w.utf8(&dict::USER_NAME, impi.as_str());
             }
-            self.impus
-                .iter()
-                .for_each(|impu| w.utf8(&dict::PUBLIC_IDENTITY, impu.as_str()));
+            self.impus.iter().for_each(|impu| w.utf8(&dict::PUBLIC_IDENTITY, impu.as_str()));
             if let Some(identity) = &self.wildcarded {
                 w.utf8(&dict::WILDCARDED_PUBLIC_IDENTITY, identity);
             }
@@ -85,10 +83,7 @@ impl Sar {
             impi: optional_impi(&avps)?,
             impus: impus(&avps)?,
             server_name: text(avps.required(&dict::SERVER_NAME)?)?,
-            kind: number(
-                avps.required(&dict::SERVER_ASSIGNMENT_TYPE)?,
-                &ServerAssignmentType::ALL,
-            )?,
+            kind: number(avps.required(&dict::SERVER_ASSIGNMENT_TYPE)?, &ServerAssignmentType::ALL)?,
             data_already_available: number(available, &[false, true])?,
             wildcarded: super::wildcarded(&avps)?,
         };
@@ -150,11 +145,7 @@ pub struct Saa {
 impl fmt::Debug for Saa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = self.user_data.as_ref().map(Vec::len);
-        write!(
-            f,
-            "Saa {{ {:?}, {:?}, user_data: {length:?} bytes, {:?} }}",
-            self.result, self.impi, self.associated
-        )
+        write!(f, "Saa {{ {:?}, {:?}, user_data: {length:?} bytes, {:?} }}", self.result, self.impi, self.associated)
     }
 }
 
@@ -173,9 +164,7 @@ impl Saa {
             }
             if !self.associated.is_empty() {
                 w.group(&dict::ASSOCIATED_IDENTITIES, |w| {
-                    self.associated
-                        .iter()
-                        .for_each(|impi| w.utf8(&dict::USER_NAME, impi.as_str()));
+                    self.associated.iter().for_each(|impi| w.utf8(&dict::USER_NAME, impi.as_str()));
                 });
             }
         })
@@ -185,30 +174,17 @@ impl Saa {
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let result = ResultCode::from_message(m)?;
         let Some(avps) = super::answer_body(m, result) else {
-            return Ok(Self {
-                result,
-                impi: None,
-                user_data: None,
-                charging: None,
-                associated: Vec::new(),
-            });
+            return Ok(Self { result, impi: None, user_data: None, charging: None, associated: Vec::new() });
         };
         let associated = match avps.optional(&dict::ASSOCIATED_IDENTITIES)? {
-            Some(group) => group
-                .group()?
-                .all(&dict::USER_NAME)
-                .map(impi)
-                .collect::<Result<_, _>>()?,
+            Some(group) => group.group()?.all(&dict::USER_NAME).map(impi).collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
         Ok(Self {
             result,
             impi: optional_impi(&avps)?,
             user_data: avps.optional(&dict::USER_DATA)?.map(|a| a.data.to_vec()),
-            charging: avps
-                .optional(&dict::CHARGING_INFORMATION)?
-                .map(ChargingInformation::read)
-                .transpose()?,
+            charging: avps.optional(&dict::CHARGING_INFORMATION)?.map(ChargingInformation::read).transpose()?,
             associated,
         })
     }

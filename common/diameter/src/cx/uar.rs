@@ -49,17 +49,12 @@ impl Uar {
     /// A missing Visited-Network-Identifier is tolerated: a UE at home gives the I-CSCF nothing to put there.
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let avps = m.avps();
-        let kind = avps
-            .optional(&dict::USER_AUTHORIZATION_TYPE)?
-            .map(|a| number(a, &TYPES))
-            .transpose()?;
+        let kind = avps.optional(&dict::USER_AUTHORIZATION_TYPE)?.map(|a| number(a, &TYPES)).transpose()?;
         let flags = avps.optional(&dict::UAR_FLAGS)?.map(|a| a.u32()).transpose()?;
         Ok(Self {
             impi: impi(avps.required(&dict::USER_NAME)?)?,
             impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
-            visited_network: avps
-                .optional(&dict::VISITED_NETWORK_IDENTIFIER)?
-                .map(|a| a.data.to_vec()),
+            visited_network: avps.optional(&dict::VISITED_NETWORK_IDENTIFIER)?.map(|a| a.data.to_vec()),
             kind: kind.unwrap_or(UserAuthorizationType::Registration),
             emergency: flags.unwrap_or(0) & EMERGENCY_REGISTRATION != 0,
         })
@@ -90,16 +85,8 @@ impl Uaa {
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let result = ResultCode::from_message(m)?;
         let Some(avps) = super::answer_body(m, result) else {
-            return Ok(Self {
-                result,
-                server_name: None,
-                capabilities: None,
-            });
+            return Ok(Self { result, server_name: None, capabilities: None });
         };
-        Ok(Self {
-            result,
-            server_name: optional_text(&avps, &dict::SERVER_NAME)?,
-            capabilities: capabilities(&avps)?,
-        })
+        Ok(Self { result, server_name: optional_text(&avps, &dict::SERVER_NAME)?, capabilities: capabilities(&avps)? })
     }
 }

@@ -17,11 +17,8 @@ fn pair() -> World {
 /// A CSCF with a first and a second HSS.
 fn three() -> World {
     let known = ["cscf"];
-    let configs = vec![
-        config("cscf", &["hss1", "hss2"], &[]),
-        config("hss1", &[], &known),
-        config("hss2", &[], &known),
-    ];
+    let configs =
+        vec![config("cscf", &["hss1", "hss2"], &[]), config("hss1", &[], &known), config("hss2", &[], &known)];
     World::started(configs)
 }
 
@@ -33,10 +30,7 @@ fn capabilities_are_exchanged_and_requests_go_both_ways_on_one_connection() {
     assert!(matches!(&w.nodes[0].events[..], [DiameterEvent::PeerUp { peer }] if peer == "hss"));
     let (a, b) = (w.ask(0, None), w.ask(1, Some("cscf")));
     w.settle();
-    assert_eq!(
-        (w.result(0, a), w.result(1, b)),
-        (Some(Ok(ResultCode::SUCCESS)), Some(Ok(ResultCode::SUCCESS)))
-    );
+    assert_eq!((w.result(0, a), w.result(1, b)), (Some(Ok(ResultCode::SUCCESS)), Some(Ok(ResultCode::SUCCESS))));
     assert_eq!(w.links_between(0, 1), 1);
     let request = w.requests_at(1)[0];
     let text = |def| request.avps().required(def).unwrap().utf8().unwrap().to_owned();
@@ -67,10 +61,7 @@ fn many_requests_are_in_flight_at_once_and_each_gets_its_own_answer() {
     }
     w.settle();
     assert_eq!(sessions.len(), 500);
-    assert!(
-        ids.iter()
-            .all(|id| w.result(0, *id) == Some(Ok(ResultCode::UNABLE_TO_COMPLY)))
-    );
+    assert!(ids.iter().all(|id| w.result(0, *id) == Some(Ok(ResultCode::UNABLE_TO_COMPLY))));
     w.assert_quiet();
 }
 
@@ -90,10 +81,7 @@ fn an_unknown_peer_is_refused_with_3010_and_closed() {
 
 #[test]
 fn an_unknown_peer_is_welcome_when_configured_so_and_forgotten_when_it_goes() {
-    let open = EndpointConfig {
-        accept_unknown: true,
-        ..config("hss", &[], &[])
-    };
+    let open = EndpointConfig { accept_unknown: true, ..config("hss", &[], &[]) };
     let mut w = World::started(vec![config("cscf", &["hss"], &[]), open]);
     w.assert_up(1);
     w.nodes[0].listening = false;
@@ -105,15 +93,9 @@ fn an_unknown_peer_is_welcome_when_configured_so_and_forgotten_when_it_goes() {
 
 #[test]
 fn peers_without_a_common_application_part_with_5010() {
-    let other = EndpointConfig {
-        applications: vec![(0, 4)],
-        ..config("hss", &[], &["cscf"])
-    };
+    let other = EndpointConfig { applications: vec![(0, 4)], ..config("hss", &[], &["cscf"]) };
     let w = World::started(vec![config("cscf", &["hss"], &[]), other]);
-    assert_eq!(
-        ResultCode::from_message(w.last_from(1)).unwrap(),
-        ResultCode::Base(5010)
-    );
+    assert_eq!(ResultCode::from_message(w.last_from(1)).unwrap(), ResultCode::Base(5010));
     assert!(!w.last_from(1).is_error());
     assert_eq!(w.links_between(0, 1), 0);
 }
@@ -250,17 +232,11 @@ fn requests_in_flight_fail_over_with_the_t_bit_when_the_connection_is_lost() {
     assert_eq!(w.result(0, id), Some(Ok(ResultCode::SUCCESS)));
     let second = w.requests_at(2)[0].clone();
     assert!(second.is_retransmitted());
-    assert_eq!(
-        (second.end_to_end, second.avps().iter().count()),
-        (first.end_to_end, first.avps().iter().count())
-    );
+    assert_eq!((second.end_to_end, second.avps().iter().count()), (first.end_to_end, first.avps().iter().count()));
     assert_ne!(second.hop_by_hop, first.hop_by_hop);
     // What the lost peer still says goes nowhere.
-    let Some(DiameterEvent::Request { token, message }) = w.nodes[1]
-        .events
-        .iter()
-        .rev()
-        .find(|e| matches!(e, DiameterEvent::Request { .. }))
+    let Some(DiameterEvent::Request { token, message }) =
+        w.nodes[1].events.iter().rev().find(|e| matches!(e, DiameterEvent::Request { .. }))
     else {
         panic!()
     };
@@ -273,14 +249,8 @@ fn requests_in_flight_fail_over_with_the_t_bit_when_the_connection_is_lost() {
 #[test]
 fn requests_leave_a_suspect_peer_and_the_first_answer_counts() {
     let mut w = World::started(vec![
-        EndpointConfig {
-            request_timeout: secs(200),
-            ..config("cscf", &["hss1", "hss2"], &[])
-        },
-        EndpointConfig {
-            request_timeout: secs(200),
-            ..config("hss1", &[], &["cscf"])
-        },
+        EndpointConfig { request_timeout: secs(200), ..config("cscf", &["hss1", "hss2"], &[]) },
+        EndpointConfig { request_timeout: secs(200), ..config("hss1", &[], &["cscf"]) },
         config("hss2", &[], &["cscf"]),
     ]);
     w.nodes[1].answers = None;
@@ -341,10 +311,7 @@ fn a_request_for_one_host_goes_to_no_other() {
     let mut w = three();
     let id = w.ask(0, Some("hss2"));
     w.settle();
-    assert_eq!(
-        (w.result(0, id), w.requests_at(2).len()),
-        (Some(Ok(ResultCode::SUCCESS)), 1)
-    );
+    assert_eq!((w.result(0, id), w.requests_at(2).len()), (Some(Ok(ResultCode::SUCCESS)), 1));
     let id = w.ask(0, Some("hss3"));
     assert_eq!(w.result(0, id), Some(Err(RequestFailure::NoPeer)));
 }
@@ -361,9 +328,7 @@ fn copies_of_a_request_are_worked_on_once() {
     copy[12] ^= 0xff;
     w.inject(1, link, copy.clone());
     assert_eq!(w.requests_at(1).len(), 1);
-    let Some(DiameterEvent::Request { token, message }) = w.nodes[1].events.pop() else {
-        panic!()
-    };
+    let Some(DiameterEvent::Request { token, message }) = w.nodes[1].events.pop() else { panic!() };
     let answer = message.error_answer(&DiameterError::UnableToComply);
     w.trace.clear();
     w.act(1, |endpoint, ctx| endpoint.answer(token, answer, ctx));
@@ -375,10 +340,7 @@ fn copies_of_a_request_are_worked_on_once() {
     // A copy that comes later gets the same answer, and the node hears nothing of it.
     w.inject(1, link, copy);
     assert_eq!(w.requests_at(1).len(), 0);
-    assert_eq!(
-        ResultCode::from_message(w.last_from(1)).unwrap(),
-        ResultCode::UNABLE_TO_COMPLY
-    );
+    assert_eq!(ResultCode::from_message(w.last_from(1)).unwrap(), ResultCode::UNABLE_TO_COMPLY);
     w.assert_quiet();
 }
 
@@ -400,33 +362,21 @@ fn without_a_peer_and_with_too_many_in_flight_a_request_fails_at_once() {
     let mut w = World::started(vec![config("cscf", &["hss"], &[])]);
     let id = w.ask(0, None);
     assert_eq!(w.result(0, id), Some(Err(RequestFailure::NoPeer)));
-    let small = EndpointConfig {
-        max_pending: 2,
-        ..config("cscf", &["hss"], &[])
-    };
+    let small = EndpointConfig { max_pending: 2, ..config("cscf", &["hss"], &[]) };
     let mut w = World::started(vec![small, config("hss", &[], &["cscf"])]);
     w.nodes[1].answers = None;
     let ids = [w.ask(0, None), w.ask(0, None), w.ask(0, None)];
-    assert_eq!(
-        ids.map(|id| w.result(0, id)),
-        [None, None, Some(Err(RequestFailure::Busy))]
-    );
+    assert_eq!(ids.map(|id| w.result(0, id)), [None, None, Some(Err(RequestFailure::Busy))]);
 }
 
 #[test]
 fn a_server_with_too_many_requests_says_so() {
-    let small = EndpointConfig {
-        max_pending: 2,
-        ..config("hss", &[], &["cscf"])
-    };
+    let small = EndpointConfig { max_pending: 2, ..config("hss", &[], &["cscf"]) };
     let mut w = World::started(vec![config("cscf", &["hss"], &[]), small]);
     w.nodes[1].answers = None;
     let ids = [w.ask(0, None), w.ask(0, None), w.ask(0, None)];
     w.settle();
-    assert_eq!(
-        ids.map(|id| w.result(0, id)),
-        [None, None, Some(Ok(ResultCode::TOO_BUSY))]
-    );
+    assert_eq!(ids.map(|id| w.result(0, id)), [None, None, Some(Ok(ResultCode::TOO_BUSY))]);
 }
 
 #[test]
@@ -453,9 +403,7 @@ fn disconnecting_is_told_and_answered_and_the_other_side_waits_before_it_comes_b
 #[test]
 fn a_peer_that_does_not_want_to_talk_is_left_alone() {
     let mut w = pair();
-    w.act(1, |endpoint, ctx| {
-        endpoint.shutdown(DisconnectCause::DoNotWantToTalkToYou, ctx)
-    });
+    w.act(1, |endpoint, ctx| endpoint.shutdown(DisconnectCause::DoNotWantToTalkToYou, ctx));
     w.settle();
     w.trace.clear();
     w.run(secs(290));
@@ -514,24 +462,10 @@ fn the_base_protocol_refuses_what_it_must() {
         ResultCode::Base(code) => code,
         ResultCode::Experimental(_) => panic!(),
     };
-    let failed = |m: &Message| {
-        m.avps()
-            .first(&dict::FAILED_AVP)
-            .unwrap()
-            .group()
-            .unwrap()
-            .iter()
-            .next()
-            .unwrap()
-            .code
-    };
+    let failed = |m: &Message| m.avps().first(&dict::FAILED_AVP).unwrap().group().unwrap().iter().next().unwrap().code;
 
     let answer = forged(&mut w, |out, avp| {
-        if avp.is(&dict::DESTINATION_REALM) {
-            out.utf8(&dict::DESTINATION_REALM, "elsewhere")
-        } else {
-            out.copy(avp)
-        }
+        if avp.is(&dict::DESTINATION_REALM) { out.utf8(&dict::DESTINATION_REALM, "elsewhere") } else { out.copy(avp) }
     });
     assert_eq!((code(&answer), answer.is_error()), (3003, true));
     let answer = forged(&mut w, |out, avp| {
@@ -554,18 +488,9 @@ fn the_base_protocol_refuses_what_it_must() {
                 out.copy(avp)
             }
         });
-        assert_eq!(
-            (code(&answer), failed(&answer), answer.is_error()),
-            (5005, def.code, false)
-        );
+        assert_eq!((code(&answer), failed(&answer), answer.is_error()), (5005, def.code, false));
     }
-    let stranger = Def {
-        code: 4711,
-        vendor: 99,
-        name: "?",
-        kind: Kind::OctetString,
-        mandatory: true,
-    };
+    let stranger = Def { code: 4711, vendor: 99, name: "?", kind: Kind::OctetString, mandatory: true };
     let answer = forged(&mut w, |out, avp| {
         out.copy(avp);
         if avp.is(&dict::USER_NAME) {
@@ -592,10 +517,7 @@ fn unknown_commands_and_applications_and_broken_headers_have_their_answers() {
     assert_eq!(code(of(999, dict::APPLICATION_CX), &same), ResultCode::Base(3001));
     assert_eq!(code(of(274, 0), &same), ResultCode::Base(3001));
     assert_eq!(code(of(300, 16_777_217), &same), ResultCode::Base(3007));
-    assert_eq!(
-        code(of(300, dict::APPLICATION_CX), &|b| b[4] |= 0x20),
-        ResultCode::Base(3008)
-    );
+    assert_eq!(code(of(300, dict::APPLICATION_CX), &|b| b[4] |= 0x20), ResultCode::Base(3008));
     // An AVP that reaches beyond the message.
     assert_eq!(code(uar(), &|b| b[27] = 0xff), ResultCode::Base(5014));
     // A CER in the middle of a conversation.
@@ -642,10 +564,7 @@ fn hostile_bytes_never_panic_and_leave_nothing_behind() {
     for round in 0..60 {
         let mut w = World::started(vec![
             config("cscf", &["hss"], &[]),
-            EndpointConfig {
-                accept_unknown: true,
-                ..config("hss", &[], &["cscf"])
-            },
+            EndpointConfig { accept_unknown: true, ..config("hss", &[], &["cscf"]) },
         ]);
         for _ in 0..3 {
             w.ask(0, None);
@@ -657,17 +576,9 @@ fn hostile_bytes_never_panic_and_leave_nothing_behind() {
             for _ in 0..=rng.below(4) {
                 // Length and version stay whole: the framing sees to that.
                 let at = 4 + rng.below(bytes.len() as u64 - 4) as usize;
-                bytes[at] = if rng.below(2) == 0 {
-                    rng.u32() as u8
-                } else {
-                    bytes[at] ^ 1 << rng.below(8)
-                };
+                bytes[at] = if rng.below(2) == 0 { rng.u32() as u8 } else { bytes[at] ^ 1 << rng.below(8) };
             }
-            let link = if rng.below(3) == 0 {
-                w.dial(1)
-            } else {
-                ims_core::LinkId(1)
-            };
+            let link = if rng.below(3) == 0 { w.dial(1) } else { ims_core::LinkId(1) };
             w.inject((rng.below(2) + round % 2) as usize % 2, link, bytes);
         }
         w.run(secs(120));
@@ -684,10 +595,7 @@ fn the_same_seed_gives_the_same_trace() {
         let mut w = three();
         w.ask(0, None);
         w.run(secs(200));
-        w.trace
-            .iter()
-            .map(|(at, from, link, m)| (*at, *from, *link, m.to_bytes()))
-            .collect::<Vec<_>>()
+        w.trace.iter().map(|(at, from, link, m)| (*at, *from, *link, m.to_bytes())).collect::<Vec<_>>()
     };
     assert_eq!(trace(), trace());
 }

@@ -38,15 +38,9 @@ enum Arrival {
 
 /// `name` connects to each of `connect`, and knows the hosts in `known`.
 pub(crate) fn config(name: &str, connect: &[&str], known: &[&str]) -> EndpointConfig {
-    let out = connect.iter().map(|to| PeerConfig {
-        host: Some((*to).into()),
-        realm: None,
-        connect: Some((*to).into()),
-    });
-    let known = known.iter().map(|host| PeerConfig {
-        host: Some((*host).into()),
-        ..PeerConfig::default()
-    });
+    let out =
+        connect.iter().map(|to| PeerConfig { host: Some((*to).into()), realm: None, connect: Some((*to).into()) });
+    let known = known.iter().map(|host| PeerConfig { host: Some((*host).into()), ..PeerConfig::default() });
     EndpointConfig {
         origin_host: name.into(),
         origin_realm: "realm".into(),
@@ -88,23 +82,14 @@ impl World {
     /// Lets a node do something, and takes its actions and events.
     pub(crate) fn act<R>(&mut self, node: usize, f: impl FnOnce(&mut Endpoint, &mut Ctx<'_>) -> R) -> R {
         let mut actions = Vec::new();
-        let mut ctx = Ctx {
-            now: self.now,
-            rng: &mut self.rng,
-            actions: &mut actions,
-        };
+        let mut ctx = Ctx { now: self.now, rng: &mut self.rng, actions: &mut actions };
         let Node { endpoint, answers, .. } = &mut self.nodes[node];
         let out = f(endpoint, &mut ctx);
         let mut events = Vec::new();
         while let Some(event) = endpoint.next_event() {
             match (&event, *answers) {
                 (DiameterEvent::Request { token, message }, Some(result)) => {
-                    let answer = Uaa {
-                        result,
-                        server_name: None,
-                        capabilities: None,
-                    }
-                    .to_message(message);
+                    let answer = Uaa { result, server_name: None, capabilities: None }.to_message(message);
                     endpoint.answer(*token, answer, &mut ctx);
                     events.push(event);
                 }
@@ -180,10 +165,7 @@ impl World {
     }
 
     pub(crate) fn links_between(&self, a: usize, b: usize) -> usize {
-        self.links
-            .values()
-            .filter(|ends| **ends == (a, b) || **ends == (b, a))
-            .count()
+        self.links.values().filter(|ends| **ends == (a, b) || **ends == (b, a)).count()
     }
 
     pub(crate) fn cut_between(&mut self, a: usize, b: usize) {
@@ -228,10 +210,7 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, node: usize, host: Option<&str>) -> RequestId {
-        let to = To {
-            realm: "realm".into(),
-            host: host.map(Into::into),
-        };
+        let to = To { realm: "realm".into(), host: host.map(Into::into) };
         self.act(node, |endpoint, ctx| endpoint.send_request(uar(), &to, ctx))
     }
 
