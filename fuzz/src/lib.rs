@@ -5,14 +5,19 @@
 
 mod diameter;
 pub mod mutate;
+mod profile;
 mod sip;
 
 use std::path::{Path, PathBuf};
 
 pub type Target = fn(&[u8]);
 
-pub const TARGETS: &[(&str, Target)] =
-    &[("diameter_message", diameter::message), ("sip_message", sip::message), ("sip_stream", sip::stream)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("diameter_message", diameter::message),
+    ("ifc_xml", profile::xml),
+    ("sip_message", sip::message),
+    ("sip_stream", sip::stream),
+];
 
 pub fn target(name: &str) -> Option<Target> {
     TARGETS.iter().find(|(known, _)| *known == name).map(|(_, target)| *target)
