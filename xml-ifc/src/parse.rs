@@ -19,51 +19,32 @@ const MAX_TAG: usize = 4096;
 /// Reads an `IMSSubscription` document in UTF-8.
 pub fn parse(xml: &[u8]) -> Result<ImsSubscription, XmlError> {
     if xml.len() > MAX_BYTES {
-        return Err(refuse(format!(
-            "the profile has {} bytes, more than the {MAX_BYTES} allowed",
-            xml.len()
-        )));
+        return Err(refuse(format!("the profile has {} bytes, more than the {MAX_BYTES} allowed", xml.len())));
     }
     let text = std::str::from_utf8(xml).map_err(|_| refuse("the profile is not in UTF-8"))?;
     // Some stacks end the octet string with a NUL, and a byte order mark may lead it.
-    let text = text
-        .trim_start_matches('\u{feff}')
-        .trim_matches(|c: char| c == '\0' || c.is_whitespace());
+    let text = text.trim_start_matches('\u{feff}').trim_matches(|c: char| c == '\0' || c.is_whitespace());
     check_depth(text)?;
-    let options = ParsingOptions {
-        allow_dtd: false,
-        nodes_limit: MAX_NODES,
-        ..ParsingOptions::default()
-    };
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     let document =
         Document::parse_with_options(text, options).map_err(|e| refuse(format!("the profile is no XML: {e}")))?;
     let root = document.root_element();
     if root.tag_name().name() != "IMSSubscription" {
-        return Err(refuse(format!(
-            "the root element is {:?}, not IMSSubscription",
-            clip(root.tag_name().name())
-        )));
+        return Err(refuse(format!("the root element is {:?}, not IMSSubscription", clip(root.tag_name().name()))));
     }
     subscription(root)
 }
 
 fn subscription(root: Node<'_, '_>) -> Result<ImsSubscription, XmlError> {
-    let service_profiles = children(root, "ServiceProfile")
-        .map(service_profile)
-        .collect::<Result<Vec<_>, _>>()?;
+    let service_profiles = children(root, "ServiceProfile").map(service_profile).collect::<Result<Vec<_>, _>>()?;
     if service_profiles.is_empty() {
         return Err(refuse("the subscription has no ServiceProfile"));
     }
-    Ok(ImsSubscription {
-        private_id: need(root, "PrivateID")?,
-        service_profiles,
-    })
+    Ok(ImsSubscription { private_id: need(root, "PrivateID")?, service_profiles })
 }
 
 fn service_profile(node: Node<'_, '_>) -> Result<ServiceProfile, XmlError> {
-    let public_identities = children(node, "PublicIdentity")
-        .map(public_identity)
-        .collect::<Result<Vec<_>, _>>()?;
+    let public_identities = children(node, "PublicIdentity").map(public_identity).collect::<Result<Vec<_>, _>>()?;
     if public_identities.is_empty() {
         return Err(refuse("a ServiceProfile has no PublicIdentity"));
     }
@@ -71,14 +52,11 @@ fn service_profile(node: Node<'_, '_>) -> Result<ServiceProfile, XmlError> {
         .map(|cn| optional_number(cn, "SubscribedMediaProfileId"))
         .transpose()?
         .flatten();
-    let shared_ifc_sets = extended(node, "SharedIFCSetID")
-        .map(|id| number(id, "SharedIFCSetID"))
-        .collect::<Result<Vec<_>, _>>()?;
+    let shared_ifc_sets =
+        extended(node, "SharedIFCSetID").map(|id| number(id, "SharedIFCSetID")).collect::<Result<Vec<_>, _>>()?;
     Ok(ServiceProfile {
         public_identities,
-        criteria: children(node, "InitialFilterCriteria")
-            .map(ifc)
-            .collect::<Result<Vec<_>, _>>()?,
+        criteria: children(node, "InitialFilterCriteria").map(ifc).collect::<Result<Vec<_>, _>>()?,
         shared_ifc_sets,
         subscribed_media_profile,
     })
@@ -86,16 +64,11 @@ fn service_profile(node: Node<'_, '_>) -> Result<ServiceProfile, XmlError> {
 
 fn public_identity(node: Node<'_, '_>) -> Result<PublicIdentity, XmlError> {
     let text = |name| extended(node, name).next().map(trimmed).filter(|t| !t.is_empty());
-    let identity_type = extended(node, "IdentityType")
-        .next()
-        .map(|n| number_up_to(n, "IdentityType", 255))
-        .transpose()?;
+    let identity_type =
+        extended(node, "IdentityType").next().map(|n| number_up_to(n, "IdentityType", 255)).transpose()?;
     Ok(PublicIdentity {
         identity: need(node, "Identity")?,
-        barred: child(node, "BarringIndication")
-            .map(|n| boolean(n, "BarringIndication"))
-            .transpose()?
-            .unwrap_or(false),
+        barred: child(node, "BarringIndication").map(|n| boolean(n, "BarringIndication")).transpose()?.unwrap_or(false),
         identity_type,
         wildcarded: text("WildcardedPSI").or_else(|| text("WildcardedIMPU")),
         display_name: text("DisplayName"),
@@ -104,31 +77,21 @@ fn public_identity(node: Node<'_, '_>) -> Result<PublicIdentity, XmlError> {
 }
 
 fn ifc(node: Node<'_, '_>) -> Result<Ifc, XmlError> {
-    let part = child(node, "ProfilePartIndicator")
-        .map(|n| number_up_to(n, "ProfilePartIndicator", 1))
-        .transpose()?;
+    let part = child(node, "ProfilePartIndicator").map(|n| number_up_to(n, "ProfilePartIndicator", 1)).transpose()?;
     let server = child(node, "ApplicationServer").ok_or_else(|| missing(node, "ApplicationServer"))?;
     Ok(Ifc {
         priority: child(node, "Priority")
             .map(|n| number(n, "Priority"))
             .transpose()?
             .ok_or_else(|| missing(node, "Priority"))?,
-        profile_part: part.map(|p| {
-            if p == 0 {
-                ProfilePart::Registered
-            } else {
-                ProfilePart::Unregistered
-            }
-        }),
+        profile_part: part.map(|p| if p == 0 { ProfilePart::Registered } else { ProfilePart::Unregistered }),
         trigger: child(node, "TriggerPoint").map(trigger_point).transpose()?,
         server: application_server(server)?,
     })
 }
 
 fn application_server(node: Node<'_, '_>) -> Result<ApplicationServer, XmlError> {
-    let handling = child(node, "DefaultHandling")
-        .map(|n| number_up_to(n, "DefaultHandling", 1))
-        .transpose()?;
+    let handling = child(node, "DefaultHandling").map(|n| number_up_to(n, "DefaultHandling", 1)).transpose()?;
     Ok(ApplicationServer {
         server_name: need(node, "ServerName")?,
         default_handling: match handling {
@@ -151,17 +114,12 @@ fn trigger_point(node: Node<'_, '_>) -> Result<TriggerPoint, XmlError> {
 }
 
 fn spt(node: Node<'_, '_>) -> Result<Spt, XmlError> {
-    let mut groups = children(node, "Group")
-        .map(|n| number(n, "Group"))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut groups = children(node, "Group").map(|n| number(n, "Group")).collect::<Result<Vec<_>, _>>()?;
     if groups.is_empty() {
         groups.push(0);
     }
     Ok(Spt {
-        negated: child(node, "ConditionNegated")
-            .map(|n| boolean(n, "ConditionNegated"))
-            .transpose()?
-            .unwrap_or(false),
+        negated: child(node, "ConditionNegated").map(|n| boolean(n, "ConditionNegated")).transpose()?.unwrap_or(false),
         groups,
         kind: spt_kind(node)?,
     })
@@ -194,8 +152,7 @@ fn spt_kind(node: Node<'_, '_>) -> Result<SptKind, XmlError> {
 }
 
 fn children<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> impl Iterator<Item = Node<'a, 'i>> {
-    node.children()
-        .filter(move |n| n.is_element() && n.tag_name().name() == name)
+    node.children().filter(move |n| n.is_element() && n.tag_name().name() == name)
 }
 
 fn child<'a, 'i>(node: Node<'a, 'i>, name: &'static str) -> Option<Node<'a, 'i>> {
@@ -224,16 +181,12 @@ fn trimmed(node: Node<'_, '_>) -> String {
 }
 
 fn need(node: Node<'_, '_>, name: &'static str) -> Result<String, XmlError> {
-    child(node, name)
-        .map(trimmed)
-        .filter(|t| !t.is_empty())
-        .ok_or_else(|| missing(node, name))
+    child(node, name).map(trimmed).filter(|t| !t.is_empty()).ok_or_else(|| missing(node, name))
 }
 
 fn number(node: Node<'_, '_>, name: &str) -> Result<u32, XmlError> {
     let text = trimmed(node);
-    text.parse()
-        .map_err(|_| refuse(format!("{name} is {:?}, not a number", clip(&text))))
+    text.parse().map_err(|_| refuse(format!("{name} is {:?}, not a number", clip(&text))))
 }
 
 fn number_up_to(node: Node<'_, '_>, name: &str, most: u8) -> Result<u8, XmlError> {
@@ -264,11 +217,7 @@ fn check_depth(text: &str) -> Result<(), XmlError> {
     while let Some(rest) = text.get(at..) {
         let Some(open) = rest.find('<') else { break };
         at += open + 1;
-        let skip = |end: &str| {
-            text.get(at..)
-                .and_then(|t| t.find(end))
-                .map_or(text.len(), |i| at + i + end.len())
-        };
+        let skip = |end: &str| text.get(at..).and_then(|t| t.find(end)).map_or(text.len(), |i| at + i + end.len());
         match bytes.get(at) {
             Some(b'/') => depth = depth.saturating_sub(1),
             Some(b'?') => at = skip("?>"),

@@ -26,33 +26,22 @@ fn document(out: &mut Out, subscription: &ImsSubscription) -> io::Result<()> {
     out.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     element(out, "IMSSubscription", |out| {
         leaf(out, "PrivateID", &subscription.private_id)?;
-        subscription
-            .service_profiles
-            .iter()
-            .try_for_each(|p| service_profile(out, p))
+        subscription.service_profiles.iter().try_for_each(|p| service_profile(out, p))
     })
 }
 
 fn service_profile(out: &mut Out, profile: &ServiceProfile) -> io::Result<()> {
     element(out, "ServiceProfile", |out| {
-        profile
-            .public_identities
-            .iter()
-            .try_for_each(|i| public_identity(out, i))?;
+        profile.public_identities.iter().try_for_each(|i| public_identity(out, i))?;
         profile.criteria.iter().try_for_each(|c| ifc(out, c))?;
         if let Some(id) = profile.subscribed_media_profile {
-            element(out, "CoreNetworkServicesAuthorization", |out| {
-                leaf(out, "SubscribedMediaProfileId", id)
-            })?;
+            element(out, "CoreNetworkServicesAuthorization", |out| leaf(out, "SubscribedMediaProfileId", id))?;
         }
         if profile.shared_ifc_sets.is_empty() {
             return Ok(());
         }
         element(out, "Extension", |out| {
-            profile
-                .shared_ifc_sets
-                .iter()
-                .try_for_each(|id| leaf(out, "SharedIFCSetID", id))
+            profile.shared_ifc_sets.iter().try_for_each(|id| leaf(out, "SharedIFCSetID", id))
         })
     })
 }
@@ -76,9 +65,7 @@ fn public_identity(out: &mut Out, identity: &PublicIdentity) -> io::Result<()> {
             element_if(second, out, "Extension", |out| {
                 optional(out, "DisplayName", identity.display_name.as_ref())?;
                 optional(out, "AliasIdentityGroupID", identity.alias_group.as_ref())?;
-                element_if(third, out, "Extension", |out| {
-                    optional(out, "WildcardedIMPU", wildcarded_impu)
-                })
+                element_if(third, out, "Extension", |out| optional(out, "WildcardedIMPU", wildcarded_impu))
             })
         })
     })
@@ -138,15 +125,10 @@ fn spt(out: &mut Out, spt: &Spt) -> io::Result<()> {
                 leaf(out, "Line", line)?;
                 optional(out, "Content", content.as_ref())
             }),
-            SptKind::Method {
-                method,
-                registration_types,
-            } => {
+            SptKind::Method { method, registration_types } => {
                 leaf(out, "Method", method)?;
                 element_if(!registration_types.is_empty(), out, "Extension", |out| {
-                    registration_types
-                        .iter()
-                        .try_for_each(|t| leaf(out, "RegistrationType", t))
+                    registration_types.iter().try_for_each(|t| leaf(out, "RegistrationType", t))
                 })
             }
         }
@@ -169,8 +151,7 @@ fn element_if(
 
 fn leaf(out: &mut Out, name: &str, value: impl ToString) -> io::Result<()> {
     let text = escape(&value.to_string());
-    out.create_element(name)
-        .write_text_content(BytesText::from_escaped(text))?;
+    out.create_element(name).write_text_content(BytesText::from_escaped(text))?;
     Ok(())
 }
 

@@ -29,49 +29,22 @@ fn a_full_profile_is_read() {
     assert!(p.public_identities[0].barred);
     assert_eq!(p.public_identities[1].display_name.as_deref(), Some("Zoë & Ünal"));
     assert_eq!(p.public_identities[1].alias_group.as_deref(), Some("7"));
-    assert_eq!(
-        p.public_identities[2].wildcarded.as_deref(),
-        Some("sip:pbx!.*!@ims.example")
-    );
+    assert_eq!(p.public_identities[2].wildcarded.as_deref(), Some("sip:pbx!.*!@ims.example"));
     assert_eq!(p.public_identities[2].identity_type, Some(3));
-    assert_eq!(
-        (p.shared_ifc_sets.as_slice(), p.subscribed_media_profile),
-        ([5, 9].as_slice(), Some(2))
-    );
+    assert_eq!((p.shared_ifc_sets.as_slice(), p.subscribed_media_profile), ([5, 9].as_slice(), Some(2)));
     let first = &p.criteria[0];
     assert_eq!((first.priority, first.profile_part), (0, Some(ProfilePart::Registered)));
     assert_eq!(first.server.default_handling, DefaultHandling::SessionTerminated);
     assert!(first.server.include_register_request && !first.server.include_register_response);
     let spts = &first.trigger.as_ref().unwrap().spts;
-    assert_eq!(
-        spts[0].kind,
-        SptKind::Method {
-            method: "REGISTER".into(),
-            registration_types: vec![0, 2]
-        }
-    );
+    assert_eq!(spts[0].kind, SptKind::Method { method: "REGISTER".into(), registration_types: vec![0, 2] });
     assert_eq!((spts[1].groups.as_slice(), spts[1].negated), ([0, 1].as_slice(), true));
-    assert_eq!(
-        spts[1].kind,
-        SptKind::SipHeader {
-            header: "P-Access-.*".into(),
-            content: Some("3GPP<5".into())
-        }
-    );
-    assert_eq!(
-        spts[2].kind,
-        SptKind::SessionDescription {
-            line: "m".into(),
-            content: Some("audio".into())
-        }
-    );
+    assert_eq!(spts[1].kind, SptKind::SipHeader { header: "P-Access-.*".into(), content: Some("3GPP<5".into()) });
+    assert_eq!(spts[2].kind, SptKind::SessionDescription { line: "m".into(), content: Some("audio".into()) });
     assert_eq!(spts[3].kind, SptKind::SessionCase(4));
     assert_eq!(spts[4].kind, SptKind::RequestUri("^\\*[0-9]+@ims".into()));
     assert_eq!(p.criteria[1].trigger, None, "no trigger point: unconditional");
-    assert_eq!(
-        p.criteria[1].server.service_info.as_deref(),
-        Some(" <xml kept=\"as is\"/> ")
-    );
+    assert_eq!(p.criteria[1].server.service_info.as_deref(), Some(" <xml kept=\"as is\"/> "));
 }
 
 #[test]
@@ -108,9 +81,7 @@ fn elements_stand_in_the_order_of_the_schema() {
     ];
     let mut at = 0;
     for element in order {
-        at += text[at..]
-            .find(element)
-            .unwrap_or_else(|| panic!("{element} after byte {at} of {text}"));
+        at += text[at..].find(element).unwrap_or_else(|| panic!("{element} after byte {at} of {text}"));
     }
 }
 
@@ -120,10 +91,7 @@ fn hostile_text_is_carried_or_dropped_but_never_markup() {
     s.service_profiles[0].public_identities[0].display_name =
         Some("</Identity>\u{1}<!DOCTYPE x>]]>&amp;\rß\u{1F4DE}".into());
     let back = parse(write(&s).as_bytes()).unwrap();
-    let name = back.service_profiles[0].public_identities[0]
-        .display_name
-        .clone()
-        .unwrap();
+    let name = back.service_profiles[0].public_identities[0].display_name.clone().unwrap();
     assert_eq!(name, "</Identity><!DOCTYPE x>]]>&amp;\rß\u{1F4DE}");
 }
 
@@ -142,24 +110,9 @@ fn unknown_elements_namespaces_and_white_space_are_passed_over() {
 
 #[test]
 fn an_absent_content_is_a_presence_test_and_an_absent_group_is_group_0() {
-    let s = parse(
-        ifc_with("<SIPHeader><Header>X</Header></SIPHeader>")
-            .replace("<Group>0</Group>", "")
-            .as_bytes(),
-    );
-    let spt = s.unwrap().service_profiles[0].criteria[0]
-        .trigger
-        .clone()
-        .unwrap()
-        .spts
-        .remove(0);
-    assert_eq!(
-        spt.kind,
-        SptKind::SipHeader {
-            header: "X".into(),
-            content: None
-        }
-    );
+    let s = parse(ifc_with("<SIPHeader><Header>X</Header></SIPHeader>").replace("<Group>0</Group>", "").as_bytes());
+    let spt = s.unwrap().service_profiles[0].criteria[0].trigger.clone().unwrap().spts.remove(0);
+    assert_eq!(spt.kind, SptKind::SipHeader { header: "X".into(), content: None });
     assert_eq!((spt.groups, spt.negated), (vec![0], false));
 }
 
@@ -188,10 +141,7 @@ fn hostile_documents_are_refused_without_harm() {
     assert!(error(&"<a x='/>' y=\"'>\">".repeat(20_000)).contains("nest deeper"));
     assert!(error(&minimal(&"<b>".repeat(100_000))).contains("nest deeper"));
     assert!(error(&" ".repeat(MAX_BYTES + 1)).contains("bytes"));
-    assert!(
-        error(&minimal(&"<b/>".repeat(60_000))).contains("no XML"),
-        "the number of nodes is bounded"
-    );
+    assert!(error(&minimal(&"<b/>".repeat(60_000))).contains("no XML"), "the number of nodes is bounded");
     assert!(parse(b"\xff\xfe<\0I\0").unwrap_err().0.contains("UTF-8"));
     assert!(error(&minimal("&unknown;")).contains("no XML"));
     for cut in 0..FULL.len() {
