@@ -1,1 +1,406 @@
-//! TBD
+//! The HSS: a Diameter server for Cx (TS 29.228) and the commands that provision subscribers, over a durable store.
+//!
+//! Every request takes the same way: *load* the subscription, *decide* (a pure function in [`cx`] or [`provision`]), *commit*
+//! the change under a version check, and *answer* only when the store has said that the change is on disk. A sequence number
+//! that left in an answer is therefore never handed out again, whatever happens to this process.
+
+mod cache;
+mod command;
+pub mod config;
+pub mod cx;
+pub mod error;
+mod fields;
+pub mod profile;
+pub mod provision;
+mod push;
+mod request;
+pub mod seal;
+pub mod store;
+pub mod subscriber;
+
+pub use config::Config;
+pub use error::Refusal;
+
+use crate::cache::Cache;
+use crate::command::CommandJob;
+use crate::cx::Change;
+use crate::provision::Changed;
+use crate::push::Push;
+use crate::request::CxJob;
+use crate::seal::KeyRing;
+use ims_core::config::ConfigError;
+use ims_core::store::{StoreError, StoreReply, StoreRequest};
+use ims_core::time::earliest;
+use ims_core::{Action, Ctx, Event, Node, RequestId, Time, Timers};
+use ims_diameter::cx::Request;
+use ims_diameter::{DiameterEvent, Endpoint, Message};
+use std::collections::{BTreeMap, HashMap};
+
+/// How often a request starts again because another writer changed the record meanwhile.
+const MOST_TRIES: u8 = 5;
+
+pub struct Hss {
+    config: Config,
+    ring: KeyRing,
+    endpoint: Endpoint,
+    cache: Cache,
+    /// What waits for the store, or for another request's commit.
+    waiting: HashMap<RequestId, Waiting>,
+    timers: Timers<RequestId>,
+    /// Requests of ours that wait for an S-CSCF's answer.
+    pushes: HashMap<RequestId, Push>,
+    last_id: u64,
+    refusals: BTreeMap<&'static str, u64>,
+    commands: BTreeMap<&'static str, u64>,
+}
+
+/// A procedure that waits.
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Job {
+    Cx(Box<CxJob>),
+    Command(Box<CommandJob>),
+}
+
+#[derive(Debug)]
+enum Stage {
+    Loading,
+    /// Behind the commit of another request for the same record.
+    Queued,
+    /// Whether the public identity is another's or nobody's.
+    Probing {
+        refusal: Box<Refusal>,
+    },
+    Committing {
+        record: i64,
+        outcome: Outcome,
+    },
+    Inserting,
+    Listing {
+        limit: usize,
+    },
+}
+
+/// What happens once the commit is on disk.
+#[derive(Debug)]
+enum Outcome {
+    Answer { message: Message, change: Box<Change> },
+    Changed(Box<Changed>),
+    Removed { terminate: Option<cx::Termination> },
+}
+
+impl Node for Hss {
+    fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
+        match event {
+            Event::Start => self.endpoint.on_start(ctx),
+            Event::LinkUp { link, peer, remote } => self.endpoint.on_link_up(link, peer, remote, ctx),
+            Event::LinkDown { link, peer } => self.endpoint.on_link_down(link, peer, ctx),
+            Event::Diameter { link, bytes } => self.endpoint.on_message(link, bytes, ctx),
+            Event::Stored { id, result } => self.on_stored(id, result, ctx),
+            Event::Command(command) => self.on_command(command, ctx),
+            Event::Timeout => self.on_timeout(ctx),
+            // The HSS asked for none of these.
+            Event::Sip(_)
+            | Event::SipFailed { .. }
+            | Event::FlowClosed(_)
+            | Event::Dns { .. }
+            | Event::Sa { .. }
+            | Event::SaExpired(_) => {}
+        }
+        while let Some(event) = self.endpoint.next_event() {
+            self.on_diameter(event, ctx);
+        }
+        self.cache.trim();
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        earliest(self.timers.next(), self.endpoint.deadline())
+    }
+
+    fn snapshot(&self) -> serde_json::Value {
+        let diameter = self.endpoint.snapshot();
+        serde_json::json!({
+            "role": "hss",
+            "peers": diameter.get("peers"),
+            "refusals": self.refusals,
+            "commands": self.commands,
+            "waiting": self.waiting.len() + self.pushes.len(),
+            "cached": self.cache.len(),
+            "diameter": diameter,
+        })
+    }
+}
+
+impl Hss {
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let ring = KeyRing::new(config.check()?, &config.earlier_master_keys);
+        Ok(Self {
+            ring,
+            endpoint: Endpoint::new(config.endpoint()),
+            cache: Cache::new(config.cache),
+            waiting: HashMap::new(),
+            timers: Timers::default(),
+            pushes: HashMap::new(),
+            last_id: 0,
+            refusals: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            config,
+        })
+    }
+
+    /// Nothing is in progress.
+    pub fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.pushes.is_empty() && self.endpoint.is_quiet()
+    }
+
+    fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
+        match event {
+            DiameterEvent::Request { token, message } => self.on_request(token, message, ctx),
+            DiameterEvent::Answer { id, message } => self.on_push_answer(id, &message),
+            DiameterEvent::Failed { id, cause } => self.on_push_failed(id, cause),
+            DiameterEvent::PeerUp { peer } => tracing::info!("Diameter peer {peer} is up"),
+            DiameterEvent::PeerDown { peer, reason } => tracing::warn!("Diameter peer {peer} is down: {reason}"),
+        }
+    }
+
+    fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
+        self.endpoint.on_timeout(ctx);
+        while let Some(id) = self.timers.pop(ctx.now) {
+            let Some(waiting) = self.waiting.remove(&id) else { continue };
+            let refusal = match waiting.stage {
+                Stage::Queued => Refusal::Busy("other requests for the subscriber took too long"),
+                _ => Refusal::StoreUnavailable("no answer in time".into()),
+            };
+            if let Stage::Committing { record, .. } = waiting.stage {
+                // Whether the change was made is not known: what is in memory counts no more.
+                self.forget(record, ctx);
+            }
+            self.fail(waiting.job, refusal, ctx);
+        }
+    }
+
+    /// From memory, or else from the store.
+    fn submit(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        match self.cache.find(&job.key()) {
+            Some(record) => self.run(job, record, ctx),
+            None => self.load(job, ctx),
+        }
+    }
+
+    fn load(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        let request = StoreRequest::Load { key: job.key() };
+        self.ask_store(job, Stage::Loading, request, ctx);
+    }
+
+    fn ask_store(&mut self, job: Job, stage: Stage, request: StoreRequest, ctx: &mut Ctx<'_>) {
+        let id = self.park(job, stage, ctx);
+        ctx.act(Action::Store { id, request });
+    }
+
+    fn park(&mut self, job: Job, stage: Stage, ctx: &Ctx<'_>) -> RequestId {
+        self.last_id += 1;
+        let id = RequestId(self.last_id);
+        self.timers.set(id, ctx.now + self.config.store_timeout.0);
+        self.waiting.insert(id, Waiting { job, stage });
+        id
+    }
+
+    fn unpark(&mut self, id: RequestId) -> Option<Waiting> {
+        self.timers.clear(&id);
+        self.waiting.remove(&id)
+    }
+
+    /// With the subscription in memory.
+    fn run(&mut self, job: Job, record: i64, ctx: &mut Ctx<'_>) {
+        let busy = self.cache.entry(record).map(|entry| entry.busy);
+        match (busy, job) {
+            (None, job) => self.retry(job, ctx),
+            (Some(true), job) => {
+                let id = self.park(job, Stage::Queued, ctx);
+                if let Some(entry) = self.cache.entry(record) {
+                    entry.queue.push_back(id);
+                }
+            }
+            (Some(false), Job::Cx(job)) => self.decide_cx(job, record, ctx),
+            (Some(false), Job::Command(job)) => self.decide_command(job, record, ctx),
+        }
+    }
+
+    /// Stores a change of the record. Requests for it that come meanwhile wait.
+    fn commit(&mut self, job: Job, record: i64, outcome: Outcome, ctx: &mut Ctx<'_>) {
+        let Some(entry) = self.cache.entry(record) else { return self.retry(job, ctx) };
+        entry.busy = true;
+        let version = entry.version;
+        let request = match &outcome {
+            Outcome::Answer { change, .. } => {
+                StoreRequest::Commit { id: record, version, state: store::state(&change.state) }
+            }
+            Outcome::Changed(changed) => StoreRequest::Replace {
+                id: record,
+                version,
+                sort: changed.subscription.imsi.to_string(),
+                keys: store::keys(&changed.subscription),
+                body: store::body(&changed.subscription),
+                state: store::state(&changed.state),
+            },
+            Outcome::Removed { .. } => StoreRequest::Remove { id: record, version },
+        };
+        self.ask_store(job, Stage::Committing { record, outcome }, request, ctx);
+    }
+
+    fn on_stored(&mut self, id: RequestId, result: Result<StoreReply, StoreError>, ctx: &mut Ctx<'_>) {
+        // Absent: it was answered when its time was over.
+        let Some(Waiting { job, stage }) = self.unpark(id) else { return };
+        match (stage, result) {
+            (Stage::Loading, Ok(StoreReply::Loaded(Some(record)))) => match store::read(&record) {
+                Ok((subscription, state)) => {
+                    self.cache.insert(cache::Entry::new(record.id, record.version, subscription, state));
+                    self.run(job, record.id, ctx);
+                }
+                Err(refusal) => self.fail(job, refusal, ctx),
+            },
+            (Stage::Loading, Ok(StoreReply::Loaded(None))) => self.not_found(job, ctx),
+            (Stage::Probing { refusal }, Ok(StoreReply::Loaded(found))) => {
+                self.on_probed(job, *refusal, found.is_some(), ctx);
+            }
+            (Stage::Committing { record, outcome }, Ok(StoreReply::Changed { version })) => {
+                self.on_committed(job, record, Some(version), outcome, ctx);
+            }
+            (Stage::Committing { record, outcome }, Ok(StoreReply::Removed)) => {
+                self.on_committed(job, record, None, outcome, ctx);
+            }
+            (Stage::Committing { record, .. }, Err(StoreError::Conflict)) => {
+                self.forget(record, ctx);
+                self.retry(job, ctx);
+            }
+            (Stage::Inserting, Ok(StoreReply::Inserted { .. })) => self.on_inserted(job, ctx),
+            (Stage::Listing { limit }, Ok(StoreReply::Listed(records))) => self.on_listed(job, limit, &records, ctx),
+            (stage, Ok(reply)) => {
+                self.settle_failed(&stage, ctx);
+                let reason = format!("{stage:?} was answered by {} by mistake", reply_name(&reply));
+                self.fail(job, Refusal::StoreUnavailable(reason), ctx);
+            }
+            (stage, Err(error)) => {
+                self.settle_failed(&stage, ctx);
+                self.on_store_error(job, error, ctx);
+            }
+        }
+    }
+
+    fn on_committed(&mut self, job: Job, record: i64, version: Option<u64>, outcome: Outcome, ctx: &mut Ctx<'_>) {
+        match (outcome, version) {
+            (Outcome::Answer { message, change }, Some(version)) => {
+                let Change { state, terminate } = *change;
+                if let Some(entry) = self.cache.entry(record) {
+                    (entry.version, entry.state, entry.busy) = (version, state, false);
+                }
+                self.answer(&job, message, ctx);
+                self.terminate(terminate, ctx);
+                self.resume(record, ctx);
+            }
+            (Outcome::Changed(changed), _) => {
+                self.reply(&job, Ok(provision::show(&changed.subscription, &changed.state)), ctx);
+                self.terminate(changed.terminate, ctx);
+                self.forget(record, ctx);
+            }
+            (Outcome::Removed { terminate }, _) => {
+                self.reply(&job, Ok(serde_json::Value::Null), ctx);
+                self.terminate(terminate, ctx);
+                self.forget(record, ctx);
+            }
+            (Outcome::Answer { .. }, None) => self.forget(record, ctx),
+        }
+    }
+
+    /// Goes on with what waited for a commit, until one of them commits again.
+    fn resume(&mut self, record: i64, ctx: &mut Ctx<'_>) {
+        while let Some(entry) = self.cache.entry(record).filter(|entry| !entry.busy) {
+            let Some(id) = entry.queue.pop_front() else { return };
+            if let Some(waiting) = self.unpark(id) {
+                self.run(waiting.job, record, ctx);
+            }
+        }
+    }
+
+    /// Drops a record from memory; what waited for it starts again.
+    fn forget(&mut self, record: i64, ctx: &mut Ctx<'_>) {
+        let Some(entry) = self.cache.remove(record) else { return };
+        for id in entry.queue {
+            if let Some(waiting) = self.unpark(id) {
+                self.submit(waiting.job, ctx);
+            }
+        }
+    }
+
+    fn settle_failed(&mut self, stage: &Stage, ctx: &mut Ctx<'_>) {
+        if let Stage::Committing { record, .. } = stage {
+            self.forget(*record, ctx);
+        }
+    }
+
+    fn retry(&mut self, mut job: Job, ctx: &mut Ctx<'_>) {
+        let tries = match &mut job {
+            Job::Cx(job) => &mut job.tries,
+            Job::Command(job) => &mut job.tries,
+        };
+        *tries += 1;
+        if *tries > MOST_TRIES {
+            return self.fail(job, Refusal::Busy("the subscriber is changed from elsewhere all the time"), ctx);
+        }
+        self.load(job, ctx);
+    }
+
+    fn fail(&mut self, job: Job, refusal: Refusal, ctx: &mut Ctx<'_>) {
+        match job {
+            Job::Cx(job) => self.refuse(&job, &refusal, ctx),
+            Job::Command(job) => self.fail_command(&job, &refusal, ctx),
+        }
+    }
+
+    fn not_found(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        match job {
+            Job::Cx(job) => {
+                let refusal = job.unknown();
+                self.refuse(&job, &refusal, ctx);
+            }
+            Job::Command(job) => self.unknown_subscriber(&job, ctx),
+        }
+    }
+
+    fn on_store_error(&mut self, job: Job, error: StoreError, ctx: &mut Ctx<'_>) {
+        match (&job, error) {
+            (Job::Command(_), StoreError::Duplicate(key)) => self.reply(&job, Err(store::duplicate(&key)), ctx),
+            (_, error) => self.fail(job, Refusal::StoreUnavailable(error.to_string()), ctx),
+        }
+    }
+}
+
+impl Job {
+    fn key(&self) -> String {
+        match self {
+            Self::Cx(job) => job.key(),
+            Self::Command(job) => job.key(),
+        }
+    }
+}
+
+/// A reply without what is in it.
+fn reply_name(reply: &StoreReply) -> &'static str {
+    match reply {
+        StoreReply::Loaded(_) => "Loaded",
+        StoreReply::Inserted { .. } => "Inserted",
+        StoreReply::Changed { .. } => "Changed",
+        StoreReply::Removed => "Removed",
+        StoreReply::Listed(_) => "Listed",
+    }
+}
+
+/// Whether this side serves the request at all.
+fn is_served(request: &Request) -> bool {
+    !matches!(request, Request::Rtr(_) | Request::Ppr(_))
+}

@@ -1,0 +1,186 @@
+//! The commands of the REST API: `subscriber.create`, `show`, `list`, `change` and `remove`.
+
+use crate::error::Refusal;
+use crate::fields::Fields;
+use crate::subscriber::{State, Subscription};
+use crate::{Hss, Job, Outcome, Stage, provision, store};
+use ims_core::command::{Command, CommandId, Problem};
+use ims_core::store::{Record, StoreRequest};
+use ims_core::{Action, Ctx, Imsi};
+use serde_json::{Value, json};
+use std::fmt;
+
+const DEFAULT_PAGE: u64 = 100;
+const LARGEST_PAGE: u64 = 1000;
+
+/// A command in progress.
+#[derive(Debug)]
+pub(crate) struct CommandJob {
+    id: CommandId,
+    /// Empty for a listing.
+    imsi: String,
+    call: Call,
+    pub(crate) tries: u8,
+}
+
+enum Call {
+    Create(Box<(Subscription, State)>),
+    List,
+    Show,
+    /// May hold keys.
+    Change(Value),
+    Remove,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create(_) => "Create",
+            Self::List => "List",
+            Self::Show => "Show",
+            Self::Change(_) => "Change",
+            Self::Remove => "Remove",
+        })
+    }
+}
+
+impl CommandJob {
+    pub(crate) fn key(&self) -> String {
+        format!("imsi:{}", self.imsi)
+    }
+}
+
+impl Hss {
+    pub(crate) fn on_command(&mut self, command: Command, ctx: &mut Ctx<'_>) {
+        let id = command.id;
+        if let Err(problem) = self.start_command(command, ctx) {
+            ctx.act(Action::Reply { id, result: Err(problem) });
+        }
+    }
+
+    fn start_command(&mut self, command: Command, ctx: &mut Ctx<'_>) -> Result<(), Problem> {
+        let Command { id, call, args } = command;
+        if self.waiting.len() >= self.config.max_pending {
+            return Err(Problem::unavailable("too many requests are in progress: try again"));
+        }
+        let job = |imsi: String, call| Job::Command(Box::new(CommandJob { id, imsi, call, tries: 0 }));
+        match call.as_str() {
+            "subscriber.create" => {
+                let made = provision::create(&args, &self.config, &self.ring, ctx.rng)?;
+                let request = insertion(&made.0, &made.1);
+                let imsi = made.0.imsi.to_string();
+                self.ask_store(job(imsi, Call::Create(Box::new(made))), Stage::Inserting, request, ctx);
+            }
+            "subscriber.list" => {
+                let (after, limit) = page(&args)?;
+                let request = StoreRequest::List { after, limit: u32::try_from(limit + 1).unwrap_or(u32::MAX) };
+                self.ask_store(job(String::new(), Call::List), Stage::Listing { limit }, request, ctx);
+            }
+            "subscriber.show" => self.submit(job(named(&args)?, Call::Show), ctx),
+            "subscriber.remove" => self.submit(job(named(&args)?, Call::Remove), ctx),
+            "subscriber.change" => {
+                let changes = args.get("changes").cloned().unwrap_or_else(|| json!({}));
+                self.submit(job(named(&args)?, Call::Change(changes)), ctx);
+            }
+            other => return Err(Problem::not_found(format!("the HSS has no command {other}"))),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn decide_command(&mut self, job: Box<CommandJob>, record: i64, ctx: &mut Ctx<'_>) {
+        let Some(entry) = self.cache.entry(record) else { return self.retry(Job::Command(job), ctx) };
+        let (subscription, state) = (&entry.subscription, &entry.state);
+        match &job.call {
+            Call::Change(changes) => {
+                match provision::change(subscription, state, changes, &self.config, &self.ring, ctx.rng) {
+                    Ok(changed) => {
+                        self.commit(Job::Command(job), record, Outcome::Changed(Box::new(changed)), ctx);
+                    }
+                    Err(problem) => self.reply(&Job::Command(job), Err(problem), ctx),
+                }
+            }
+            Call::Remove => {
+                let terminate = provision::termination(state, "the subscription was removed");
+                self.commit(Job::Command(job), record, Outcome::Removed { terminate }, ctx);
+            }
+            Call::Show | Call::List | Call::Create(_) => {
+                let shown = provision::show(subscription, state);
+                self.reply(&Job::Command(job), Ok(shown), ctx);
+            }
+        }
+    }
+
+    pub(crate) fn on_inserted(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        if let Job::Command(job) = &job
+            && let Call::Create(made) = &job.call
+        {
+            tracing::info!("subscriber {:?} was provisioned", made.0.imsi);
+            ctx.act(Action::Reply { id: job.id, result: Ok(provision::show(&made.0, &made.1)) });
+        }
+    }
+
+    pub(crate) fn on_listed(&mut self, job: Job, limit: usize, records: &[Record], ctx: &mut Ctx<'_>) {
+        let read: Result<Vec<_>, _> = records.iter().take(limit).map(store::read).collect();
+        let result = read.map(|page| {
+            let shown: Vec<Value> =
+                page.iter().map(|(subscription, state)| provision::show(subscription, state)).collect();
+            let last = page.last().filter(|_| records.len() > limit).map(|(subscription, _)| &subscription.imsi);
+            json!({ "subscribers": shown, "next": last })
+        });
+        match result {
+            Ok(listing) => self.reply(&job, Ok(listing), ctx),
+            Err(refusal) => self.fail(job, refusal, ctx),
+        }
+    }
+
+    pub(crate) fn reply(&mut self, job: &Job, result: Result<Value, Problem>, ctx: &mut Ctx<'_>) {
+        if let Job::Command(job) = job {
+            ctx.act(Action::Reply { id: job.id, result });
+        }
+    }
+
+    pub(crate) fn unknown_subscriber(&mut self, job: &CommandJob, ctx: &mut Ctx<'_>) {
+        let problem = Problem::not_found(format!("no subscriber has the IMSI {}", job.imsi));
+        ctx.act(Action::Reply { id: job.id, result: Err(problem) });
+    }
+
+    pub(crate) fn fail_command(&mut self, job: &CommandJob, refusal: &Refusal, ctx: &mut Ctx<'_>) {
+        *self.refusals.entry(refusal.name()).or_default() += 1;
+        tracing::warn!("a command failed: {refusal}");
+        ctx.act(Action::Reply { id: job.id, result: Err(Problem::unavailable(refusal.to_string())) });
+    }
+}
+
+fn insertion(subscription: &Subscription, state: &State) -> StoreRequest {
+    StoreRequest::Insert {
+        sort: subscription.imsi.to_string(),
+        keys: store::keys(subscription),
+        body: store::body(subscription),
+        state: store::state(state),
+    }
+}
+
+/// The subscriber that a command is about.
+fn named(args: &Value) -> Result<String, Problem> {
+    let text =
+        args.get("imsi").and_then(Value::as_str).ok_or_else(|| Problem::invalid("imsi", "the IMSI is missing"))?;
+    // What is no IMSI is nobody's.
+    let unknown = |_| {
+        Problem::not_found(format!("no subscriber has the IMSI {}", text.escape_debug().take(40).collect::<String>()))
+    };
+    Imsi::parse(text).map(|imsi| imsi.to_string()).map_err(unknown)
+}
+
+fn page(args: &Value) -> Result<(String, usize), Problem> {
+    let mut fields = match args {
+        Value::Null => Fields::new(&json!({}), "")?,
+        args => Fields::new(args, "")?,
+    };
+    let after = fields.text("after")?.unwrap_or_default();
+    let limit = fields.number("limit", u64::MAX)?.unwrap_or(DEFAULT_PAGE);
+    if !(1..=LARGEST_PAGE).contains(&limit) {
+        return Err(fields.invalid("limit", format!("give a number from 1 to {LARGEST_PAGE}")));
+    }
+    fields.finish()?;
+    Ok((after, usize::try_from(limit).unwrap_or(1)))
+}

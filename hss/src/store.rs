@@ -1,0 +1,113 @@
+//! How a subscription lies in the store: one record, found by each of its identities; what is provisioned in the body, what
+//! traffic changes in the state, both as JSON.
+
+use crate::error::Refusal;
+use crate::subscriber::{State, Subscription};
+use ims_core::command::Problem;
+use ims_core::store::Record;
+use ims_core::{Impi, Impu, Imsi};
+
+pub fn impi_key(impi: &Impi) -> String {
+    format!("impi:{impi}")
+}
+
+pub fn impu_key(impu: &Impu) -> String {
+    format!("impu:{impu}")
+}
+
+pub fn imsi_key(imsi: &Imsi) -> String {
+    format!("imsi:{imsi}")
+}
+
+/// Everything that finds the record, and must be no other record's.
+pub fn keys(subscription: &Subscription) -> Vec<String> {
+    let mut keys = vec![imsi_key(&subscription.imsi)];
+    keys.extend(subscription.msisdn.iter().map(|msisdn| format!("msisdn:{msisdn}")));
+    keys.extend(subscription.private_identities.iter().map(|p| impi_key(&p.impi)));
+    keys.extend(subscription.impus().map(|p| impu_key(&p.impu)));
+    keys
+}
+
+pub fn body(subscription: &Subscription) -> Vec<u8> {
+    json(subscription)
+}
+
+pub fn state(state: &State) -> Vec<u8> {
+    json(state)
+}
+
+/// These types always have a JSON form: their maps have strings as keys.
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+pub fn read(record: &Record) -> Result<(Subscription, State), Refusal> {
+    let corrupt = |what, e| Refusal::Corrupt(format!("{what} of record {}: {e}", record.id));
+    let subscription = serde_json::from_slice(&record.body).map_err(|e| corrupt("body", e))?;
+    let state = match record.state.as_slice() {
+        [] => State::default(),
+        bytes => serde_json::from_slice(bytes).map_err(|e| corrupt("state", e))?,
+    };
+    Ok((subscription, state))
+}
+
+/// The problem when `key` is another subscriber's.
+pub fn duplicate(key: &str) -> Problem {
+    let (kind, value) = key.split_once(':').unwrap_or(("imsi", key));
+    let (field, name) = match kind {
+        "impi" => ("impi", "private identity"),
+        "impu" => ("impus", "public identity"),
+        "msisdn" => ("msisdn", "MSISDN"),
+        _ => ("imsi", "IMSI"),
+    };
+    Problem::conflict(Some(field), format!("a subscriber with the {name} {value} exists already"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cx::fixture::Fixture;
+
+    #[test]
+    fn a_record_gives_back_what_was_stored_and_holds_no_key_in_clear() {
+        let mut f = Fixture::new();
+        f.register(1);
+        let record = Record { id: 1, version: 1, body: body(&f.subscription), state: state(&f.state) };
+        assert_eq!(read(&record).unwrap(), (f.subscription.clone(), f.state.clone()));
+        let text = String::from_utf8(record.body.clone()).unwrap();
+        assert!(!text.contains("465b5ce8") && !text.contains("cd63cb71"), "{text}");
+        let broken = Record { body: b"{".to_vec(), ..record };
+        assert_eq!(read(&broken).unwrap_err().name(), "corrupt-record");
+    }
+
+    #[test]
+    fn every_identity_is_a_key() {
+        let f = Fixture::new();
+        assert_eq!(
+            keys(&f.subscription),
+            [
+                "imsi:001010000000001",
+                "msisdn:4915112345678",
+                "impi:001010000000001@ims.example",
+                "impu:sip:+4915112345678@ims.example",
+                "impu:tel:+4915112345678",
+                "impu:sip:001010000000001@ims.example",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_duplicate_names_the_field() {
+        for (key, field, value) in [
+            ("001010000000001", "imsi", "001010000000001"),
+            ("imsi:001010000000001", "imsi", "001010000000001"),
+            ("impu:tel:+491", "impus", "tel:+491"),
+            ("msisdn:491", "msisdn", "491"),
+            ("impi:a@b", "impi", "a@b"),
+        ] {
+            let problem = duplicate(key);
+            assert_eq!((problem.status, problem.field.as_deref()), (409, Some(field)));
+            assert!(problem.detail.contains(&format!(" {value} ")), "{}", problem.detail);
+        }
+    }
+}

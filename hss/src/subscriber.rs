@@ -1,0 +1,237 @@
+//! A subscription (TS 23.228 4.3.3): one or more private identities with their keys, public identities in implicit
+//! registration sets, and the state that traffic gives it.
+
+use crate::config::Capabilities;
+use crate::error::Refusal;
+use crate::seal::{KeyRing, Sealed};
+use ims_aka::{Algorithm, AlgorithmKind, Sqn};
+use ims_core::{Impi, Impu, Imsi, Msisdn, Secret};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use xml_ifc::Ifc;
+
+/// What provisioning says: changes by command alone.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Subscription {
+    pub imsi: Imsi,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub msisdn: Option<Msisdn>,
+    /// Never empty.
+    pub private_identities: Vec<PrivateIdentity>,
+    /// Implicit registration sets: registering one identity of a set registers all of it. Never empty, no set is empty.
+    pub sets: Vec<Vec<PublicIdentity>>,
+    /// The public identities were given, and do not follow from IMSI and MSISDN.
+    #[serde(default)]
+    pub impus_given: bool,
+    /// May not register at all.
+    #[serde(default)]
+    pub barred: bool,
+    /// Where the subscriber may roam; none: as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visited_networks: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Capabilities>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<Ifc>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared_ifc_sets: Vec<u32>,
+    /// Rises with each change: tells whether an S-CSCF has the profile as it is now.
+    #[serde(default)]
+    pub revision: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PrivateIdentity {
+    pub impi: Impi,
+    pub algorithm: AlgorithmName,
+    /// Authentication management field.
+    pub amf: [u8; 2],
+    pub k: Sealed,
+    /// OPc or TOPc; XOR has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opc: Option<Sealed>,
+    /// Keccak iterations of TUAK.
+    #[serde(default = "one")]
+    pub iterations: u8,
+}
+
+fn one() -> u8 {
+    1
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlgorithmName {
+    Milenage,
+    Tuak,
+    Xor,
+}
+
+impl AlgorithmName {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "milenage" => Some(Self::Milenage),
+            "tuak" => Some(Self::Tuak),
+            "xor" => Some(Self::Xor),
+            _ => None,
+        }
+    }
+
+    pub fn kind(self) -> AlgorithmKind {
+        match self {
+            Self::Milenage => AlgorithmKind::Milenage,
+            Self::Tuak => AlgorithmKind::Tuak,
+            Self::Xor => AlgorithmKind::Xor,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PublicIdentity {
+    pub impu: Impu,
+    /// Of no use but for registering (TS 23.228 4.3.3.4).
+    #[serde(default)]
+    pub barred: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+}
+
+impl PrivateIdentity {
+    /// Opens the keys.
+    pub fn unseal(&self, ring: &KeyRing) -> Result<Algorithm, Refusal> {
+        let refusal = || Refusal::Sealed { impi: self.impi.clone(), key_id: self.k.key_id().into() };
+        let open = |sealed: &Sealed, column| ring.open(sealed, &self.impi, column).ok_or_else(refusal);
+        let k = open(&self.k, "k")?;
+        let opc = self.opc.as_ref().map(|opc| open(opc, "opc")).transpose()?;
+        let opc = opc.as_deref().map(Vec::as_slice).unwrap_or_default();
+        let algorithm = match self.algorithm {
+            AlgorithmName::Milenage => key(&k).zip(key(opc)).map(|(k, opc)| Algorithm::milenage(k, opc)),
+            AlgorithmName::Tuak => key(opc).and_then(|topc| Algorithm::tuak(&k, topc, self.iterations)),
+            AlgorithmName::Xor => key(&k).map(Algorithm::xor),
+        };
+        algorithm.ok_or_else(refusal)
+    }
+}
+
+fn key<const N: usize>(bytes: &[u8]) -> Option<Secret<N>> {
+    Some(Secret::new(bytes.try_into().ok()?))
+}
+
+impl Subscription {
+    pub fn private_identity(&self, impi: &Impi) -> Option<&PrivateIdentity> {
+        self.private_identities.iter().find(|p| p.impi == *impi)
+    }
+
+    /// The set that an identity is in.
+    pub fn set_of(&self, impu: &Impu) -> Option<usize> {
+        self.sets.iter().position(|set| set.iter().any(|p| p.impu == *impu))
+    }
+
+    /// Whether registering `impu` gives the user at least one identity that is of use (TS 29.228 6.1.1.1).
+    pub fn may_register(&self, impu: &Impu) -> bool {
+        let of_use = |set: usize| self.sets.get(set).is_some_and(|set| set.iter().any(|p| !p.barred));
+        !self.barred && self.set_of(impu).is_some_and(of_use)
+    }
+
+    /// There are services while nobody is registered: criteria for that part of the profile (TS 29.228 6.1.4.1).
+    pub fn has_unregistered_services(&self) -> bool {
+        self.criteria.iter().any(|c| c.profile_part != Some(xml_ifc::ProfilePart::Registered))
+    }
+
+    pub fn impus(&self) -> impl Iterator<Item = &PublicIdentity> {
+        self.sets.iter().flatten()
+    }
+}
+
+/// What traffic changes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The last sequence number handed out, by private identity.
+    pub sqn: BTreeMap<Impi, u64>,
+    /// The S-CSCF that serves the subscription: there is one at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Scscf>,
+    /// Authentication pending: the S-CSCF that asked for vectors last, by private identity.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pending: BTreeMap<Impi, Scscf>,
+    /// By implicit registration set; missing ones at the end are not registered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetState>,
+    /// The revision of the profile that the assigned S-CSCF has.
+    #[serde(default)]
+    pub downloaded: u64,
+}
+
+/// An S-CSCF by its SIP name, and how to reach it by Diameter.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Scscf {
+    pub name: String,
+    pub host: String,
+    pub realm: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SetState {
+    /// The private identities that registered it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub registered: BTreeSet<Impi>,
+    /// An S-CSCF has the profile though nobody is registered.
+    #[serde(default)]
+    pub unregistered: bool,
+}
+
+/// The state of a public identity (TS 29.228 6.1): that of its set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Registration {
+    Registered,
+    Unregistered,
+    NotRegistered,
+}
+
+impl Registration {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Unregistered => "unregistered",
+            Self::NotRegistered => "not-registered",
+        }
+    }
+}
+
+impl State {
+    pub fn registration(&self, set: usize) -> Registration {
+        match self.sets.get(set) {
+            Some(set) if !set.registered.is_empty() => Registration::Registered,
+            Some(set) if set.unregistered => Registration::Unregistered,
+            _ => Registration::NotRegistered,
+        }
+    }
+
+    pub fn set_mut(&mut self, set: usize) -> &mut SetState {
+        if self.sets.len() <= set {
+            self.sets.resize(set + 1, SetState::default());
+        }
+        &mut self.sets[set]
+    }
+
+    /// The assignment ends with the last set that is registered or kept.
+    pub fn release_if_idle(&mut self) {
+        if self.sets.iter().all(|set| set.registered.is_empty() && !set.unregistered) {
+            self.assigned = None;
+            self.sets.clear();
+        }
+    }
+
+    pub fn sqn(&self, impi: &Impi) -> Sqn {
+        Sqn(self.sqn.get(impi).copied().unwrap_or_default())
+    }
+
+    /// The private identities with a registration.
+    pub fn registered_impis(&self) -> BTreeSet<&Impi> {
+        self.sets.iter().flat_map(|set| &set.registered).collect()
+    }
+
+    pub fn is_assigned_to(&self, server_name: &str) -> bool {
+        self.assigned.as_ref().is_some_and(|scscf| scscf.name == server_name)
+    }
+}
