@@ -15,7 +15,8 @@ pub struct EspReport {
     pub permitted: bool,
     /// Each valid pair of algorithms, and whether the kernel has it.
     pub algorithms: Vec<(Suite, Result<(), SaError>)>,
-    /// The kernel lets traffic over the loopback interface pass outside IPsec (its default: `net.ipv4.conf.lo.disable_xfrm`).
+    /// IPv4 between addresses of this machine passes outside IPsec, associations or not: the kernel's default
+    /// (`net.ipv4.conf.lo.disable_xfrm` and `disable_policy`). IPv6 over `::1` goes through IPsec.
     pub loopback_bypass: bool,
 }
 
