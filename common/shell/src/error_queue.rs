@@ -58,7 +58,7 @@ pub(crate) fn read(socket: &impl AsRawFd) -> io::Result<Option<(SocketAddr, i32)
                     (message.cmsg_level, message.cmsg_type),
                     (libc::IPPROTO_IP, libc::IP_RECVERR) | (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
                 );
-                if ours && message.cmsg_len as usize >= libc::CMSG_LEN(4) as usize {
+                if ours && message.cmsg_len >= libc::CMSG_LEN(4) as usize {
                     errno = libc::CMSG_DATA(message).cast::<u32>().read_unaligned().cast_signed();
                 }
                 next = libc::CMSG_NXTHDR(&raw const header, message);

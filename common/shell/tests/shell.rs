@@ -281,9 +281,9 @@ async fn a_stream_is_framed_answered_and_pings_get_their_pong() {
 async fn garbage_on_a_stream_closes_it() {
     let running = one(Settings { sip_message_limit: 1000, ..settings() }).await;
     let addr = place(&running, "echo", "sip/tcp");
-    let too_large = format!("OPTIONS sip:x SIP/2.0\r\nContent-Length: 99999\r\n\r\n");
+    let too_large = "OPTIONS sip:x SIP/2.0\r\nContent-Length: 99999\r\n\r\n";
     let endless = "x".repeat(100_000);
-    for garbage in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS sip:x SIP/2.0\r\nTo: x\r\n\r\n", &too_large, &endless]
+    for garbage in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "OPTIONS sip:x SIP/2.0\r\nTo: x\r\n\r\n", too_large, &endless]
     {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let _ = stream.write_all(garbage.as_bytes()).await;
