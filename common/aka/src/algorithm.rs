@@ -135,16 +135,8 @@ mod tests {
         let k = || Secret::new([1; 16]);
         assert!(Algorithm::milenage(k(), k()).with_res_len(16).is_none());
         assert!(Algorithm::milenage(k(), k()).with_res_len(8).is_some());
-        assert_eq!(
-            Algorithm::xor(k()).with_res_len(8).unwrap().f2345(&[0; 16]).res.len(),
-            8
-        );
-        assert!(
-            Algorithm::tuak(&[1; 16], Secret::new([2; 32]), 1)
-                .unwrap()
-                .with_res_len(9)
-                .is_none()
-        );
+        assert_eq!(Algorithm::xor(k()).with_res_len(8).unwrap().f2345(&[0; 16]).res.len(), 8);
+        assert!(Algorithm::tuak(&[1; 16], Secret::new([2; 32]), 1).unwrap().with_res_len(9).is_none());
         assert!(Algorithm::tuak(&[1; 17], Secret::new([2; 32]), 1).is_none());
         assert!(Algorithm::tuak(&[1; 16], Secret::new([2; 32]), 0).is_none());
     }

@@ -30,10 +30,7 @@ pub struct Av {
 
 impl fmt::Debug for Av {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Av")
-            .field("rand", &self.rand)
-            .field("autn", &self.autn)
-            .finish_non_exhaustive()
+        f.debug_struct("Av").field("rand", &self.rand).field("autn", &self.autn).finish_non_exhaustive()
     }
 }
 
@@ -45,13 +42,7 @@ pub fn vector(algorithm: &Algorithm, rand: [u8; 16], sqn: Sqn, amf: [u8; 2]) -> 
     autn[..6].copy_from_slice(&conceal(sqn.to_bytes(), ak));
     autn[6..8].copy_from_slice(&amf);
     autn[8..].copy_from_slice(&mac);
-    Av {
-        rand,
-        autn,
-        xres: res,
-        ck,
-        ik,
-    }
+    Av { rand, autn, xres: res, ck, ik }
 }
 
 /// The authentication centre: checks MAC-S of AUTS = SQN_MS xor AK* || MAC-S, computed over the dummy AMF 0000, and gives
@@ -61,11 +52,7 @@ pub fn resynchronise(algorithm: &Algorithm, rand: &[u8; 16], auts: &[u8; 14]) ->
     concealed.copy_from_slice(&auts[..6]);
     let sqn = Sqn::from_bytes(conceal(concealed, algorithm.f5_star(rand)));
     let mac = algorithm.f1_star(rand, sqn, RESYNC_AMF);
-    if bool::from(mac.ct_eq(&auts[6..])) {
-        Ok(sqn)
-    } else {
-        Err(MacFailure)
-    }
+    if bool::from(mac.ct_eq(&auts[6..])) { Ok(sqn) } else { Err(MacFailure) }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

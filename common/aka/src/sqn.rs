@@ -73,11 +73,7 @@ mod tests {
         assert_eq!(sqn.next(7), Sqn::new(2, 7));
         assert_eq!(sqn.next(7).to_bytes(), [0, 0, 0, 0, 0, 0x47]);
         assert!(sqn.next(0) > sqn);
-        assert_eq!(
-            Sqn::new((1 << 43) - 1, 31).next(0),
-            Sqn(0),
-            "48 bits, then from the start"
-        );
+        assert_eq!(Sqn::new((1 << 43) - 1, 31).next(0), Sqn(0), "48 bits, then from the start");
     }
 
     #[test]
@@ -85,9 +81,6 @@ mod tests {
         let he = Sqn::new(1000, 4);
         assert_eq!(he.resynchronised(Sqn::new(2000, 9)), Sqn::new(2000, 9));
         assert_eq!(he.resynchronised(Sqn::new(900, 9)), he);
-        assert_eq!(
-            Sqn::new(Sqn::DELTA + 900, 4).resynchronised(Sqn::new(900, 9)),
-            Sqn::new(900, 9)
-        );
+        assert_eq!(Sqn::new(Sqn::DELTA + 900, 4).resynchronised(Sqn::new(900, 9)), Sqn::new(900, 9));
     }
 }

@@ -38,13 +38,7 @@ impl Tuak {
         }
         let mut padded = [0; 32];
         padded[..k.len()].copy_from_slice(k);
-        Some(Self {
-            k: Secret::new(padded),
-            k_len: k.len(),
-            topc,
-            iterations,
-            res_len: 8,
-        })
+        Some(Self { k: Secret::new(padded), k_len: k.len(), topc, iterations, res_len: 8 })
     }
 
     pub(crate) fn f1(&self, rand: &[u8; 16], sqn: Sqn, amf: [u8; 2]) -> [u8; 8] {
@@ -56,8 +50,7 @@ impl Tuak {
     }
 
     fn mac<const N: usize>(&self, function: u8, rand: &[u8; 16], sqn: Sqn, amf: [u8; 2]) -> [u8; N] {
-        self.run(function | length_bits(N), Some((rand, amf, sqn.to_bytes())))
-            .reversed(0)
+        self.run(function | length_bits(N), Some((rand, amf, sqn.to_bytes()))).reversed(0)
     }
 
     pub(crate) fn f2345(&self, rand: &[u8; 16]) -> F2345 {
@@ -73,10 +66,7 @@ impl Tuak {
     fn keys(&self, rand: &[u8; 16], ck_len: usize, ik_len: usize) -> State {
         let ck = if ck_len == 32 { 0x04 } else { 0 };
         let ik = if ik_len == 32 { 0x02 } else { 0 };
-        self.run(
-            F2345 | length_bits(self.res_len) | ck | ik,
-            Some((rand, [0; 2], [0; 6])),
-        )
+        self.run(F2345 | length_bits(self.res_len) | ck | ik, Some((rand, [0; 2], [0; 6])))
     }
 
     pub(crate) fn f5_star(&self, rand: &[u8; 16]) -> [u8; 6] {
@@ -116,10 +106,7 @@ struct State([u8; STATE_BYTES]);
 
 impl State {
     fn put(&mut self, at: usize, data: &[u8]) {
-        self.0[at..at + data.len()]
-            .iter_mut()
-            .zip(data.iter().rev())
-            .for_each(|(s, d)| *s = *d);
+        self.0[at..at + data.len()].iter_mut().zip(data.iter().rev()).for_each(|(s, d)| *s = *d);
     }
 
     fn reversed<const N: usize>(&self, at: usize) -> [u8; N] {
@@ -151,10 +138,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn bytes(hex: &str) -> Vec<u8> {
-        (0..hex.len())
-            .step_by(2)
-            .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
-            .collect()
+        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
     }
 
     fn array<const N: usize>(hex: &str) -> [u8; N] {

@@ -16,32 +16,19 @@ pub struct Usim {
 
 /// What the USIM answers to RAND and AUTN.
 pub enum Challenge {
-    Accepted {
-        res: Vec<u8>,
-        ck: Secret<16>,
-        ik: Secret<16>,
-    },
-    SyncFailure {
-        auts: [u8; 14],
-    },
+    Accepted { res: Vec<u8>, ck: Secret<16>, ik: Secret<16> },
+    SyncFailure { auts: [u8; 14] },
     MacFailure,
 }
 
 impl Usim {
     pub fn new(algorithm: Algorithm) -> Self {
-        Self {
-            algorithm,
-            seq: [0; Sqn::SLOTS],
-            age_limit: None,
-        }
+        Self { algorithm, seq: [0; Sqn::SLOTS], age_limit: None }
     }
 
     /// A USIM that has seen everything up to `highest`, in every slot.
     pub fn with_sqn(algorithm: Algorithm, highest: Sqn) -> Self {
-        Self {
-            seq: [highest.seq(); Sqn::SLOTS],
-            ..Self::new(algorithm)
-        }
+        Self { seq: [highest.seq(); Sqn::SLOTS], ..Self::new(algorithm) }
     }
 
     pub fn with_age_limit(mut self, limit: u64) -> Self {
@@ -67,12 +54,7 @@ impl Usim {
 
     /// SQN_MS: the highest accepted SEQ with its IND (C.2.2).
     pub fn sqn_ms(&self) -> Sqn {
-        let (ind, seq) = self
-            .seq
-            .iter()
-            .enumerate()
-            .max_by_key(|(_, seq)| **seq)
-            .unwrap_or((0, &0));
+        let (ind, seq) = self.seq.iter().enumerate().max_by_key(|(_, seq)| **seq).unwrap_or((0, &0));
         Sqn::new(*seq, u8::try_from(ind).unwrap_or(0))
     }
 
@@ -132,10 +114,7 @@ mod tests {
             else {
                 panic!("{algorithm:?} not accepted")
             };
-            assert_eq!(
-                (res, ck.expose(), ik.expose()),
-                (av.xres, av.ck.expose(), av.ik.expose())
-            );
+            assert_eq!((res, ck.expose(), ik.expose()), (av.xres, av.ck.expose(), av.ik.expose()));
         }
     }
 
@@ -143,15 +122,10 @@ mod tests {
     fn a_used_sqn_gives_an_auts_that_brings_the_centre_up_to_date() {
         for algorithm in algorithms() {
             let mut usim = Usim::with_sqn(algorithm.clone(), Sqn::new(500, 0));
-            let Challenge::SyncFailure { auts } = challenge(&mut usim, &algorithm, Sqn::new(3, 4)) else {
-                panic!()
-            };
+            let Challenge::SyncFailure { auts } = challenge(&mut usim, &algorithm, Sqn::new(3, 4)) else { panic!() };
             let sqn_ms = resynchronise(&algorithm, &RAND, &auts).unwrap();
             assert_eq!(sqn_ms.seq(), 500);
-            assert!(matches!(
-                challenge(&mut usim, &algorithm, sqn_ms.next(4)),
-                Challenge::Accepted { .. }
-            ));
+            assert!(matches!(challenge(&mut usim, &algorithm, sqn_ms.next(4)), Challenge::Accepted { .. }));
         }
     }
 
@@ -159,9 +133,7 @@ mod tests {
     fn a_forged_auts_is_refused_whichever_bit_is_turned() {
         for algorithm in algorithms() {
             let mut usim = Usim::with_sqn(algorithm.clone(), Sqn::new(500, 0));
-            let Challenge::SyncFailure { auts } = challenge(&mut usim, &algorithm, Sqn::new(3, 4)) else {
-                panic!()
-            };
+            let Challenge::SyncFailure { auts } = challenge(&mut usim, &algorithm, Sqn::new(3, 4)) else { panic!() };
             for bit in 0..8 * auts.len() {
                 let mut forged = auts;
                 forged[bit / 8] ^= 1 << (bit % 8);
@@ -187,10 +159,7 @@ mod tests {
         for algorithm in algorithms() {
             let mut usim = Usim::new(algorithm);
             let other = Algorithm::milenage(Secret::new([9; 16]), Secret::new([8; 16]));
-            assert!(matches!(
-                challenge(&mut usim, &other, Sqn::new(1, 0)),
-                Challenge::MacFailure
-            ));
+            assert!(matches!(challenge(&mut usim, &other, Sqn::new(1, 0)), Challenge::MacFailure));
         }
     }
 
@@ -200,17 +169,11 @@ mod tests {
         let mut usim = Usim::new(algorithm.clone());
         for (seq, ind) in [(10, 0), (9, 4), (10, 4), (11, 0), (11, 4)] {
             assert!(
-                matches!(
-                    challenge(&mut usim, &algorithm, Sqn::new(seq, ind)),
-                    Challenge::Accepted { .. }
-                ),
+                matches!(challenge(&mut usim, &algorithm, Sqn::new(seq, ind)), Challenge::Accepted { .. }),
                 "{seq}"
             );
         }
-        assert!(matches!(
-            challenge(&mut usim, &algorithm, Sqn::new(11, 4)),
-            Challenge::SyncFailure { .. }
-        ));
+        assert!(matches!(challenge(&mut usim, &algorithm, Sqn::new(11, 4)), Challenge::SyncFailure { .. }));
     }
 
     #[test]
@@ -218,22 +181,10 @@ mod tests {
         let [algorithm, ..] = algorithms();
         let mut usim = Usim::with_sqn(algorithm.clone(), Sqn::new(100, 0));
         let far = Sqn::new(101 + Sqn::DELTA, 0);
-        assert!(matches!(
-            challenge(&mut usim, &algorithm, far),
-            Challenge::SyncFailure { .. }
-        ));
+        assert!(matches!(challenge(&mut usim, &algorithm, far), Challenge::SyncFailure { .. }));
         let mut strict = Usim::new(algorithm.clone()).with_age_limit(32);
-        assert!(matches!(
-            challenge(&mut strict, &algorithm, Sqn::new(100, 0)),
-            Challenge::Accepted { .. }
-        ));
-        assert!(matches!(
-            challenge(&mut strict, &algorithm, Sqn::new(60, 4)),
-            Challenge::SyncFailure { .. }
-        ));
-        assert!(matches!(
-            challenge(&mut strict, &algorithm, Sqn::new(80, 4)),
-            Challenge::Accepted { .. }
-        ));
+        assert!(matches!(challenge(&mut strict, &algorithm, Sqn::new(100, 0)), Challenge::Accepted { .. }));
+        assert!(matches!(challenge(&mut strict, &algorithm, Sqn::new(60, 4)), Challenge::SyncFailure { .. }));
+        assert!(matches!(challenge(&mut strict, &algorithm, Sqn::new(80, 4)), Challenge::Accepted { .. }));
     }
 }

@@ -39,27 +39,16 @@ mod tests {
     /// The default key of TS 34.108 8.2; expected values worked out by the steps of 8.1.2.1.
     #[test]
     fn each_output_is_taken_from_xdout_as_ts_34_108_8_1_2_says() {
-        let x = Xor {
-            k: Secret::new(std::array::from_fn(|i| i as u8)),
-            res_len: 16,
-        };
+        let x = Xor { k: Secret::new(std::array::from_fn(|i| i as u8)), res_len: 16 };
         let rand = [0x34; 16];
         let out = x.f2345(&rand);
-        let xdout = *Secret::<16>::from_hex("34353637303132333c3d3e3f38393a3b")
-            .unwrap()
-            .expose();
+        let xdout = *Secret::<16>::from_hex("34353637303132333c3d3e3f38393a3b").unwrap().expose();
         assert_eq!(out.res, xdout);
         assert_eq!(out.ck.to_wire_hex(), "353637303132333c3d3e3f38393a3b34");
         assert_eq!(out.ik.to_wire_hex(), "3637303132333c3d3e3f38393a3b3435");
         assert_eq!(out.ak, [0x37, 0x30, 0x31, 0x32, 0x33, 0x3c]);
-        assert_eq!(
-            x.f1(&rand, Sqn(1), [0x80, 0]),
-            [0x34, 0x35, 0x36, 0x37, 0x30, 0x30, 0xb2, 0x33]
-        );
+        assert_eq!(x.f1(&rand, Sqn(1), [0x80, 0]), [0x34, 0x35, 0x36, 0x37, 0x30, 0x30, 0xb2, 0x33]);
         let autn = crate::vector(&crate::Algorithm::xor(x.k.clone()), rand, Sqn(1), [0x80, 0]).autn;
-        assert_eq!(
-            Secret::new(autn).to_wire_hex(),
-            "37303132333d80003435363730 30b233".replace(' ', "")
-        );
+        assert_eq!(Secret::new(autn).to_wire_hex(), "37303132333d80003435363730 30b233".replace(' ', ""));
     }
 }

@@ -20,11 +20,7 @@ fn test_sets_of_ts_35_208() {
     for set in sets {
         let v: BTreeMap<&str, &str> = set.lines().filter_map(|l| l.split_once(" = ")).collect();
         let (k, op) = (Secret::new(array(v["K"])), Secret::new(array(v["OP"])));
-        let (rand, sqn, amf) = (
-            array::<16>(v["RAND"]),
-            Sqn::from_bytes(array(v["SQN"])),
-            array::<2>(v["AMF"]),
-        );
+        let (rand, sqn, amf) = (array::<16>(v["RAND"]), Sqn::from_bytes(array(v["SQN"])), array::<2>(v["AMF"]));
         assert_eq!(opc(&k, &op).to_wire_hex(), v["OPC"]);
         let algorithm = Algorithm::milenage_from_op(k, &op);
         assert_eq!(hex(&algorithm.f1(&rand, sqn, amf)), v["F1"]);
