@@ -43,6 +43,7 @@ mod world;
 mod xfrm;
 
 pub use error::StartError;
+pub use node_task::{Tap, Tapped};
 pub use role::{Role, RoleInput, block_on, role_main, wait_for_signal};
 pub use run::{Listening, Running, Shell};
 pub use settings::{Listen, Settings};

@@ -9,7 +9,7 @@ use crate::xfrm::SaJob;
 use bytes::Bytes;
 use ims_core::sa::SaError;
 use ims_core::store::StoreError;
-use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, Rng, SendTag, Transport};
+use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, Rng, SendTag, Time, Transport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::debug;
@@ -18,6 +18,17 @@ use tracing::debug;
 const BATCH: usize = 128;
 /// Commands that may wait for a node's reply before the abandoned ones are swept.
 const CALLS: usize = 1024;
+
+/// Sees what each node is given and what it wants done, at that moment and in that order. It sees keys on their way (Cx, the
+/// 401 towards the P-CSCF): what it shows to people is for it to choose. It runs in the node's task: be quick, never wait.
+pub type Tap = Arc<dyn Fn(&str, Time, Tapped<'_>) + Send + Sync>;
+
+/// What a [`Tap`] sees.
+#[derive(Debug)]
+pub enum Tapped<'a> {
+    Event(&'a Event),
+    Action(&'a Action),
+}
 
 pub(crate) struct NodeTask {
     index: NodeIndex,
@@ -86,9 +97,16 @@ impl NodeTask {
 
     fn handle(&mut self, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
-        let mut ctx = Ctx { now: self.world.clock.now(), rng: &mut self.rng, actions: &mut actions };
+        let now = self.world.clock.now();
+        if let Some(tap) = &self.world.tap {
+            tap(&self.world.nodes[self.index].name, now, Tapped::Event(&event));
+        }
+        let mut ctx = Ctx { now, rng: &mut self.rng, actions: &mut actions };
         self.node.handle(event, &mut ctx);
         for action in actions.drain(..) {
+            if let Some(tap) = &self.world.tap {
+                tap(&self.world.nodes[self.index].name, now, Tapped::Action(&action));
+            }
             self.perform(action);
         }
         self.actions = actions;

@@ -2,7 +2,7 @@
 
 use crate::dns::Dns;
 use crate::inbox::{Inbox, Intake};
-use crate::node_task::NodeTask;
+use crate::node_task::{NodeTask, Tap};
 use crate::store::{self, Sqlite, StoreJob};
 use crate::world::{Bound, Clock, Ids, NodeIndex, Seat, Tasks, World};
 use crate::xfrm::{self, SaKernel};
@@ -28,11 +28,12 @@ pub struct Shell {
     nodes: Vec<(String, Box<dyn Node + Send>, Wiring)>,
     stores: Vec<(String, PathBuf)>,
     kernel: Option<Box<dyn SaKernel>>,
+    tap: Option<Tap>,
 }
 
 impl Shell {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, nodes: Vec::new(), stores: Vec::new(), kernel: None }
+        Self { settings, nodes: Vec::new(), stores: Vec::new(), kernel: None, tap: None }
     }
 
     /// Adds a node under a unique name (`pcscf`, `icscf`, `scscf`, `hss`, `ue`, ...), with the sockets it wants open. Port 0 binds
@@ -54,9 +55,15 @@ impl Shell {
         self
     }
 
+    /// Shows all events and actions of all nodes: for ladders and traces.
+    pub fn tap(mut self, tap: Tap) -> Self {
+        self.tap = Some(tap);
+        self
+    }
+
     /// Binds everything, opens the stores, then starts the nodes ([`ims_core::Event::Start`]). All or nothing.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { settings, nodes, stores, kernel } = self;
+        let Self { settings, nodes, stores, kernel, tap } = self;
         let mut names = Vec::new();
         let (mut seats, mut ready) = (Vec::new(), Vec::new());
         let mut sockets = Sockets::default();
@@ -102,6 +109,7 @@ impl Shell {
             sa,
             tasks: Tasks::default(),
             ids: Ids::default(),
+            tap,
         });
 
         let (stop_sa, sa_stopped) = oneshot::channel();

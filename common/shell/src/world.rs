@@ -4,6 +4,7 @@ use crate::Settings;
 use crate::diameter_tcp::Links;
 use crate::dns::Dns;
 use crate::inbox::Inbox;
+use crate::node_task::Tap;
 use crate::sip_tcp::Connections;
 use crate::sip_udp::UdpPort;
 use crate::store::StoreJob;
@@ -36,6 +37,7 @@ pub(crate) struct World {
     pub(crate) sa: mpsc::Sender<SaJob>,
     pub(crate) tasks: Tasks,
     pub(crate) ids: Ids,
+    pub(crate) tap: Option<Tap>,
 }
 
 pub(crate) struct Seat {
