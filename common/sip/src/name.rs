@@ -90,7 +90,7 @@ impl Name {
             _ => {
                 let mut slot = hash(text);
                 while let Some((name, long)) = usize::from(TABLE[slot]).checked_sub(1).and_then(|i| LONG.get(i)) {
-                    if long.len() == text.len() && long.as_bytes().eq_ignore_ascii_case(text) {
+                    if long.as_bytes() == text || long.as_bytes().eq_ignore_ascii_case(text) {
                         return *name;
                     }
                     slot = (slot + 1) % SLOTS;

@@ -5,7 +5,7 @@ use ims_bench::theirs::{of_rsip, of_rsipstack};
 use ims_bench::{INVITE, REGISTER, medians, ours};
 use std::hint::black_box;
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 301;
 
 fn main() {
     for (name, text) in [("REGISTER", REGISTER), ("INVITE", INVITE)] {

@@ -1,4 +1,5 @@
-//! The same work with rsip and rsipstack: parse, seven typed headers, serialise.
+//! The same work with rsip and rsipstack: parse, seven typed headers, serialise. What they cannot read (rsip: a Contact
+//! with `+sip.instance`) costs them nothing more.
 
 macro_rules! foreign {
     ($name:ident, $($root:ident)::+) => {
@@ -14,13 +15,13 @@ macro_rules! foreign {
             pub fn read(message: &SipMessage) {
                 for header in message.headers().iter() {
                     match header {
-                        Header::Via(h) => drop(black_box(h.typed().expect("Via"))),
-                        Header::From(h) => drop(black_box(h.typed().expect("From"))),
-                        Header::To(h) => drop(black_box(h.typed().expect("To"))),
-                        Header::CSeq(h) => drop(black_box(h.typed().expect("CSeq"))),
-                        Header::Contact(h) => drop(black_box(h.typed().expect("Contact"))),
-                        Header::Route(h) => drop(black_box(h.typed().expect("Route"))),
-                        Header::RecordRoute(h) => drop(black_box(h.typed().expect("Record-Route"))),
+                        Header::Via(h) => drop(black_box(h.typed())),
+                        Header::From(h) => drop(black_box(h.typed())),
+                        Header::To(h) => drop(black_box(h.typed())),
+                        Header::CSeq(h) => drop(black_box(h.typed())),
+                        Header::Contact(h) => drop(black_box(h.typed())),
+                        Header::Route(h) => drop(black_box(h.typed())),
+                        Header::RecordRoute(h) => drop(black_box(h.typed())),
                         _ => {}
                     }
                 }

@@ -50,12 +50,12 @@ fn ours(bytes: &[u8]) -> Read {
 }
 
 macro_rules! theirs {
-    ($test:ident, $module:ident, $($root:ident)::+) => {
+    ($test:ident, $module:ident, $skip:expr, $($root:ident)::+) => {
         #[test]
         fn $test() {
             use $($root)::+::Header;
             use $($root)::+::prelude::*;
-            for (name, bytes) in messages() {
+            for (name, bytes) in messages().into_iter().filter(|(name, _)| !$skip.contains(&name.as_str())) {
                 let message = ims_bench::theirs::$module::parse(&bytes);
                 let mut read = Read::default();
                 for header in message.headers().iter() {
@@ -69,7 +69,7 @@ macro_rules! theirs {
                             read.to = (h.uri.to_string(), h.tag().map(|t| t.to_string()));
                         }
                         Header::CSeq(h) => read.cseq = h.typed().unwrap().seq,
-                        Header::Contact(h) => read.contacts.push(h.typed().unwrap().uri.to_string()),
+                        Header::Contact(h) => read.contacts.extend(h.typed().map(|c| c.uri.to_string())),
                         Header::CallId(h) => read.call_id = h.value().to_owned(),
                         Header::Via(_) => read.vias += 1,
                         _ => {}
@@ -89,5 +89,6 @@ macro_rules! theirs {
     };
 }
 
-theirs!(rsip_reads_the_same, of_rsip, rsip);
-theirs!(rsipstack_reads_the_same, of_rsipstack, rsipstack::sip);
+// rsip knows no compact Call-ID.
+theirs!(rsip_reads_the_same, of_rsip, ["dblreq"], rsip);
+theirs!(rsipstack_reads_the_same, of_rsipstack, [""], rsipstack::sip);

@@ -41,9 +41,9 @@ impl<'a> NameAddr<'a> {
 
     /// The same from bytes: a display name that is not UTF-8 is passed over.
     fn parse_bytes(value: &'a [u8]) -> Result<Self, &'static str> {
-        let Err(_) = std::str::from_utf8(value).map(drop) else {
-            return Self::parse(std::str::from_utf8(value).unwrap_or_default());
-        };
+        if let Ok(text) = std::str::from_utf8(value) {
+            return Self::parse(text);
+        }
         let at = list::find_outside(value, b'<', false).ok_or("is not UTF-8")?;
         let rest = value.get(at..).and_then(|r| std::str::from_utf8(r).ok()).ok_or("is not UTF-8")?;
         Self::in_brackets(None, rest)
@@ -84,14 +84,26 @@ impl<'a> NameAddr<'a> {
     }
 }
 
+const URI_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        let b = i as u8;
+        table[i] = b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"');
+        i += 1;
+    }
+    table
+};
+
 /// A scheme, a colon, something, and no blanks: the rest is asked of `parsed_uri`.
 fn check_uri(uri: &str) -> Result<(), &'static str> {
     let bytes = uri.as_bytes();
     let colon = memchr::memchr(b':', bytes).ok_or("has an address that is no URI")?;
-    let good = bytes.first().is_some_and(u8::is_ascii_alphabetic)
-        && bytes.iter().take(colon).all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-        && colon + 1 < bytes.len()
-        && bytes.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"'));
+    let (scheme, rest) = bytes.split_at(colon);
+    let good = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+        && rest.len() > 1
+        && rest.iter().all(|b| URI_BYTE[usize::from(*b)]);
     if good { Ok(()) } else { Err("has a malformed URI") }
 }
 

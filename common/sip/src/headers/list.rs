@@ -1,6 +1,7 @@
 //! Cutting header values: blanks, tokens, and comma lists that respect quotes and angle brackets (RFC 3261 7.3.1, 25.1).
 
 /// Blanks between words. CR and LF occur inside a value only as part of folding.
+#[inline]
 pub(crate) fn is_blank(b: u8) -> bool {
     matches!(b, b' ' | b'\t' | b'\r' | b'\n')
 }
@@ -20,6 +21,7 @@ const TOKEN: [bool; 256] = {
 };
 
 /// `token` of RFC 3261 25.1.
+#[inline]
 pub(crate) fn is_token(b: u8) -> bool {
     TOKEN[usize::from(b)]
 }
@@ -28,6 +30,7 @@ pub(crate) fn is_token_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_token)
 }
 
+#[inline]
 pub(crate) fn trim_start(mut text: &[u8]) -> &[u8] {
     while let [first, rest @ ..] = text
         && is_blank(*first)
@@ -37,6 +40,7 @@ pub(crate) fn trim_start(mut text: &[u8]) -> &[u8] {
     text
 }
 
+#[inline]
 pub(crate) fn trim_end(mut text: &[u8]) -> &[u8] {
     while let [rest @ .., last] = text
         && is_blank(*last)
@@ -46,12 +50,18 @@ pub(crate) fn trim_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
+#[inline]
 pub(crate) fn trim(text: &[u8]) -> &[u8] {
     trim_end(trim_start(text))
 }
 
+#[inline]
 pub(crate) fn trim_str(text: &str) -> &str {
-    text.trim_matches(BLANKS)
+    // Blanks are ASCII: cutting them off leaves UTF-8.
+    match text.as_bytes() {
+        [first, .., last] if !is_blank(*first) && !is_blank(*last) => text,
+        _ => text.trim_matches(BLANKS),
+    }
 }
 
 /// Where the first `stop` outside quotes (and, with `angles`, outside `<...>`) stands.
@@ -75,6 +85,7 @@ pub(crate) fn find_outside(text: &[u8], stop: u8, angles: bool) -> Option<usize>
 }
 
 /// The values of a comma list, without the blanks around them; the whole value when it is no list.
+#[inline]
 pub(crate) fn split(value: &[u8], is_list: bool) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
@@ -91,6 +102,7 @@ pub(crate) fn split(value: &[u8], is_list: bool) -> impl Iterator<Item = &[u8]> 
 }
 
 /// The first value of a list; it begins where the list begins.
+#[inline]
 pub(crate) fn first(value: &[u8]) -> &[u8] {
     if memchr::memchr(b',', value).is_none() {
         return value;

@@ -51,7 +51,12 @@ fn error<'a, H: TypedHeader<'a>>(reason: &'static str) -> HeaderError {
 
 /// The head of a value before its parameters, and the parameters, checked.
 fn head_and_params<'a, H: TypedHeader<'a>>(value: &'a str) -> Result<(&'a str, Params<'a>), HeaderError> {
-    let at = list::find_outside(value.as_bytes(), b';', true).unwrap_or(value.len());
+    let bytes = value.as_bytes();
+    let mut at = memchr::memchr(b';', bytes).unwrap_or(value.len());
+    // Only a quoted string or <...> can hide a semicolon.
+    if memchr::memchr2(b'"', b'<', bytes.get(..at).unwrap_or_default()).is_some() {
+        at = list::find_outside(bytes, b';', true).unwrap_or(value.len());
+    }
     let (head, params) = value.split_at(at);
     let params = Params::checked(params).map_err(error::<H>)?;
     let head = list::trim_str(head);

@@ -1,6 +1,6 @@
 //! `;name[=value]` parameters (RFC 3261 25.1 generic-param).
 
-use super::list::{find_outside, is_blank, is_token, quoted, trim_str, unquote};
+use super::list::{find_outside, is_blank, is_token, trim_start, trim_str, unquote};
 use std::fmt;
 
 /// `;name[=value]` parameters, kept as written, looked up without regard to case; quotes around a value are taken off.
@@ -20,31 +20,7 @@ impl<'a> Params<'a> {
 
     /// The same without the first `;`.
     pub(super) fn checked_list(text: &'a str) -> Result<Self, &'static str> {
-        if plain(text) {
-            return Ok(Self(text));
-        }
-        let mut rest = Some(text);
-        while let Some(text) = rest {
-            let at = find_outside(text.as_bytes(), b';', false);
-            let one = trim_str(at.map_or(text, |at| text.get(..at).unwrap_or_default()));
-            rest = at.and_then(|at| text.get(at + 1..));
-            let (name, value) = one.split_once('=').map_or((one, None), |(n, v)| (n, Some(trim_str(v))));
-            let name = name.trim_end_matches(super::list::BLANKS);
-            if name.is_empty() || !name.bytes().all(is_token) {
-                return Err("has an empty or malformed parameter");
-            }
-            match value {
-                Some(v) if v.starts_with('"') && !quoted(v).is_some_and(|(_, after)| after.is_empty()) => {
-                    return Err("has a parameter with unbalanced quotes");
-                }
-                Some(v) if v.starts_with('"') => {}
-                Some(v) if v.is_empty() || v.bytes().any(|b| is_blank(b) || matches!(b, b'"' | b'\\')) => {
-                    return Err("has a malformed parameter value");
-                }
-                _ => {}
-            }
-        }
-        Ok(Self(text))
+        check(text.as_bytes()).map(|()| Self(text))
     }
 
     /// The first parameter of that name: `Some(None)` when it has no value.
@@ -81,20 +57,44 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Names and values made of token characters only, none empty: most parameters there are.
-fn plain(text: &str) -> bool {
-    let mut last = b';';
-    for b in text.bytes() {
-        let good = match b {
-            b';' | b'=' => last != b';' && last != b'=',
-            b => is_token(b),
-        };
-        if !good {
-            return false;
+/// `name [= value] *(; name [= value])` in one pass; a value is a quoted string or has no blank, quote or backslash.
+fn check(text: &[u8]) -> Result<(), &'static str> {
+    let mut rest = trim_start(text);
+    loop {
+        let name = rest.iter().position(|b| !is_token(*b)).unwrap_or(rest.len());
+        if name == 0 {
+            return Err("has an empty or malformed parameter");
         }
-        last = b;
+        rest = trim_start(rest.get(name..).unwrap_or_default());
+        if let [b'=', value @ ..] = rest {
+            rest = trim_start(value_end(trim_start(value))?);
+        }
+        match rest {
+            [] => return Ok(()),
+            [b';', next @ ..] => rest = trim_start(next),
+            _ => return Err("has an empty or malformed parameter"),
+        }
     }
-    last != b';' && last != b'='
+}
+
+/// What stands behind a value.
+fn value_end(text: &[u8]) -> Result<&[u8], &'static str> {
+    if let [b'"', inner @ ..] = text {
+        let mut at = 0;
+        loop {
+            match inner.get(at) {
+                Some(b'"') => return Ok(inner.get(at + 1..).unwrap_or_default()),
+                Some(b'\\') => at += 2,
+                Some(_) => at += 1,
+                None => return Err("has a parameter with unbalanced quotes"),
+            }
+        }
+    }
+    let end = text.iter().position(|b| matches!(b, b';' | b'"' | b'\\') || is_blank(*b)).unwrap_or(text.len());
+    match (end, text.get(end)) {
+        (0, _) | (_, Some(b'"' | b'\\')) => Err("has a malformed parameter value"),
+        _ => Ok(text.get(end..).unwrap_or_default()),
+    }
 }
 
 impl fmt::Display for Params<'_> {

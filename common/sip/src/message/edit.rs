@@ -7,6 +7,9 @@ use crate::status::reason_phrase;
 use bytes::Bytes;
 use std::fmt::{Display, Write};
 
+/// Room made for a line of ours: more than most need.
+const WRITTEN: usize = 160;
+
 impl Message {
     /// A new request with nothing but its start line.
     pub fn request(method: &str, uri: &str) -> Self {
@@ -249,8 +252,9 @@ impl Message {
             Key::Known(name) => name,
             Key::Text(_) => Name::Other,
         };
+        self.arena.reserve(WRITTEN);
         let start = self.arena.len();
-        let _ = write!(Clean(&mut self.arena), "{}", key.text());
+        let _ = Clean(&mut self.arena).write_str(key.text());
         let name_len = self.arena.len() - start;
         self.arena.extend_from_slice(b": ");
         let _ = write!(Clean(&mut self.arena), "{value}");
@@ -276,7 +280,7 @@ impl Message {
         }
         let size =
             self.start.len as usize + self.fields.iter().map(|f| f.len as usize).sum::<usize>() + self.body.len();
-        let mut out = Out { message: self, bytes: Vec::with_capacity(size + 32), run: (false, 0, 0) };
+        let mut out = Out { message: self, bytes: Vec::with_capacity(size + 2), run: (false, 0, 0) };
         out.piece(self.start.arena, self.start.at, self.start.len);
         let mut announced = false;
         for field in &self.fields {

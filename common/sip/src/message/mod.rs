@@ -206,10 +206,12 @@ impl Message {
             .filter(|v| !v.is_empty())
     }
 
+    #[inline]
     fn source(&self, arena: bool) -> &[u8] {
         if arena { &self.arena } else { &self.buf }
     }
 
+    #[inline]
     fn slice(&self, arena: bool, at: u32, len: u32) -> &[u8] {
         let at = at as usize;
         self.source(arena).get(at..at + len as usize).unwrap_or_default()
@@ -227,10 +229,12 @@ impl Message {
         self.slice(f.arena, f.start, u32::from(f.name_len))
     }
 
+    #[inline]
     fn value(&self, f: &Field) -> &[u8] {
         self.slice(f.arena, f.start + u32::from(f.value_at), f.value_len)
     }
 
+    #[inline]
     fn is(&self, f: &Field, key: Key<'_>) -> bool {
         match key {
             Key::Known(name) => f.name == name,
@@ -238,10 +242,12 @@ impl Message {
         }
     }
 
+    #[inline]
     fn matching<'a, 'k: 'a>(&'a self, key: Key<'k>) -> impl Iterator<Item = &'a Field> {
         self.fields.iter().filter(move |f| self.is(f, key))
     }
 
+    #[inline]
     fn value_of(&self, key: Key<'_>) -> Option<&[u8]> {
         self.fields.iter().find(|f| self.is(f, key)).map(|f| self.value(f))
     }
