@@ -115,17 +115,7 @@ impl Shell {
         let (stop_sa, sa_stopped) = oneshot::channel();
         let inboxes = world.nodes.iter().map(|seat| seat.inbox.clone()).collect();
         let sa_task = tokio::spawn(xfrm::run(kernel, sa_jobs, inboxes, clock, sa_stopped));
-        for (node, local, socket) in udp_receivers {
-            if let Some(port) = world.udp.get(&local) {
-                world.tasks.spawn(port.receiver(node, socket, local).run(world.clone()));
-            }
-        }
-        for (node, local, listener) in tcp {
-            world.tasks.spawn(sip_tcp::serve(world.clone(), node, listener, local));
-        }
-        for (node, listener) in diameter_listeners {
-            world.tasks.spawn(diameter_tcp::serve(world.clone(), node, listener));
-        }
+        serve(&world, udp_receivers, tcp, diameter_listeners);
         let mut admin_token = None;
         if let Some((listener, path, token)) = http {
             admin_token = Some(path);
@@ -133,6 +123,26 @@ impl Shell {
         }
         let failed = start_nodes(&world, ready);
         Ok(Running { listening, admin_token, world, store_tasks, sa_task: Some((stop_sa, sa_task)), failed })
+    }
+}
+
+/// Every socket gets its task.
+fn serve(
+    world: &Arc<World>,
+    udp: Vec<(NodeIndex, SocketAddr, UdpSocket)>,
+    tcp: Vec<(NodeIndex, SocketAddr, TcpListener)>,
+    diameter: Vec<(NodeIndex, TcpListener)>,
+) {
+    for (node, local, socket) in udp {
+        if let Some(port) = world.udp.get(&local) {
+            world.tasks.spawn(port.receiver(node, socket, local).run(world.clone()));
+        }
+    }
+    for (node, local, listener) in tcp {
+        world.tasks.spawn(sip_tcp::serve(world.clone(), node, listener, local));
+    }
+    for (node, listener) in diameter {
+        world.tasks.spawn(diameter_tcp::serve(world.clone(), node, listener));
     }
 }
 

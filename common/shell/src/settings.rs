@@ -17,7 +17,7 @@ pub struct Settings {
     pub log: String,
     /// Worker threads; 0 means one per processor.
     pub threads: usize,
-    /// Kernel receive buffer of each UDP socket, in bytes (the kernel may cut it to net.core.rmem_max).
+    /// Kernel receive buffer of each UDP socket, in bytes (without CAP_NET_ADMIN the kernel cuts it to net.core.rmem_max).
     pub udp_receive_buffer: usize,
     /// Kernel send buffer of each UDP socket, in bytes.
     pub udp_send_buffer: usize,

@@ -1,6 +1,6 @@
 //! SIP over UDP: one socket for each address, so that a datagram's local address is known and answers leave from it.
 
-use crate::error_queue;
+use crate::raw_socket;
 use crate::world::{NodeIndex, World, lock};
 use bytes::BytesMut;
 use ims_core::{Event, Flow, FlowError, Packet, SendTag};
@@ -32,10 +32,12 @@ pub(crate) fn bind(addr: SocketAddr, receive_buffer: usize, send_buffer: usize) 
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // The kernel cuts these to its limits; what it grants is enough to run.
-    let _ = socket.set_recv_buffer_size(receive_buffer);
+    // Without the privilege the kernel cuts these to its limits; what it grants is enough to run.
+    if raw_socket::force_receive_buffer(&socket, receive_buffer).is_err() {
+        let _ = socket.set_recv_buffer_size(receive_buffer);
+    }
     let _ = socket.set_send_buffer_size(send_buffer);
-    error_queue::enable(&socket, addr.is_ipv6())?;
+    raw_socket::enable_error_queue(&socket, addr.is_ipv6())?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     let socket: StdSocket = socket.into();
@@ -124,7 +126,7 @@ impl Receiver {
         let _ = self.socket.try_io(Interest::ERROR, || {
             while limit > 0 {
                 limit -= 1;
-                match error_queue::read(&self.socket)? {
+                match raw_socket::read_error(&self.socket)? {
                     None => return Err(ErrorKind::WouldBlock.into()),
                     Some((remote, errno)) => self.failed(world, remote, &io::Error::from_raw_os_error(errno)),
                 }

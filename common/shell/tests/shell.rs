@@ -245,18 +245,20 @@ async fn a_datagram_reaches_the_node_and_its_answer_leaves_from_the_same_address
 
 #[tokio::test]
 async fn a_refused_datagram_is_told_with_its_tag() {
-    let running = one(settings()).await;
-    let local = place(&running, "echo", "sip/udp").to_string();
-    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let remote = closed.local_addr().unwrap().to_string();
-    drop(closed);
-    let args = json!({"local": local, "remote": remote, "text": "x", "tag": 7});
-    running.command("echo", "send", args).await.unwrap();
-    sees(&running, "echo", "failed 7 connection refused").await;
-    let args = json!({"local": "127.0.0.1:1", "remote": remote, "text": "x", "tag": 8});
-    running.command("echo", "send", args).await.unwrap();
-    sees(&running, "echo", "failed 8 no socket is bound to that local address").await;
-    running.shutdown().await;
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(closed) = std::net::UdpSocket::bind(any) else { continue };
+        let remote = closed.local_addr().unwrap().to_string();
+        let running = Shell::new(settings()).node("echo", Echo::boxed(), wiring(any)).start().await.unwrap();
+        let local = place(&running, "echo", "sip/udp").to_string();
+        drop(closed);
+        let args = json!({"local": local, "remote": remote, "text": "x", "tag": 7});
+        running.command("echo", "send", args).await.unwrap();
+        sees(&running, "echo", "failed 7 connection refused").await;
+        let args = json!({"local": "127.0.0.1:1", "remote": remote, "text": "x", "tag": 8});
+        running.command("echo", "send", args).await.unwrap();
+        sees(&running, "echo", "failed 8 no socket is bound to that local address").await;
+        running.shutdown().await;
+    }
 }
 
 #[tokio::test]

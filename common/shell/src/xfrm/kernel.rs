@@ -400,7 +400,12 @@ impl Machine {
         self.policies.clear();
         self.sets.clear();
         self.listeners.clear();
-        if let Err(error) = self.netlink.delete(deletions).await
+        let count = deletions.len();
+        let result = self.netlink.delete(deletions).await;
+        if result.is_ok() && count > 0 {
+            info!(count, "IPsec state removed");
+        }
+        if let Err(error) = result
             && error != SaError::NotPermitted
         {
             warn!(%error, "IPsec state could not be removed wholly");

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{info, warn};
+use tracing::warn;
 
 pub use kernel::machine_kernel;
 
@@ -99,7 +99,6 @@ pub(crate) async fn run(
         }
     }
     kernel.clear().await;
-    info!("IPsec state removed");
 }
 
 /// Which nodes use which association.

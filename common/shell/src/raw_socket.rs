@@ -1,15 +1,23 @@
-//! ICMP errors of an unconnected UDP socket (IP_RECVERR, see ip(7)). The only unsafe code of the project: neither std nor
-//! socket2 reaches the error queue.
+//! What neither std nor socket2 reaches: ICMP errors of an unconnected UDP socket (IP_RECVERR, see ip(7)), and buffers beyond
+//! the system's limit (SO_RCVBUFFORCE, see socket(7)). The only unsafe code of the project.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
 /// Asks the kernel to keep errors, each with the destination it is about.
-pub(crate) fn enable(socket: &impl AsRawFd, v6: bool) -> io::Result<()> {
-    let on: libc::c_int = 1;
+pub(crate) fn enable_error_queue(socket: &impl AsRawFd, v6: bool) -> io::Result<()> {
     let (level, name) =
         if v6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) } else { (libc::IPPROTO_IP, libc::IP_RECVERR) };
+    set_option(socket, level, name, 1)
+}
+
+/// Sets a buffer's size without regard to the system's limit, which needs CAP_NET_ADMIN.
+pub(crate) fn force_receive_buffer(socket: &impl AsRawFd, bytes: usize) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
+}
+
+fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open while `socket` is borrowed, and the value is a live c_int of the size given.
     #[allow(unsafe_code)]
     let result = unsafe {
@@ -17,15 +25,15 @@ pub(crate) fn enable(socket: &impl AsRawFd, v6: bool) -> io::Result<()> {
             socket.as_raw_fd(),
             level,
             name,
-            (&raw const on).cast(),
-            libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(4),
+            (&raw const value).cast(),
+            libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(4),
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// One error: the destination of the datagram, and the errno. None when the queue is empty.
-pub(crate) fn read(socket: &impl AsRawFd) -> io::Result<Option<(SocketAddr, i32)>> {
+pub(crate) fn read_error(socket: &impl AsRawFd) -> io::Result<Option<(SocketAddr, i32)>> {
     #[repr(C, align(8))]
     struct Control([u8; 512]);
     let mut control = Control([0; 512]);
