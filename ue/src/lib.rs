@@ -151,6 +151,11 @@ impl Ue {
         &self.faults
     }
 
+    /// A procedure runs.
+    pub fn is_busy(&self) -> bool {
+        self.attempt.is_some()
+    }
+
     /// Nothing under way.
     pub fn is_quiet(&self) -> bool {
         self.attempt.is_none() && self.sip.is_quiet()
@@ -159,6 +164,14 @@ impl Ue {
     /// The next procedure that ended, oldest first.
     pub fn next_report(&mut self) -> Option<Report> {
         self.reports.pop_front()
+    }
+
+    /// Loses all of its state but the SIM's, and says nothing to the network, as a handset whose battery is taken out.
+    pub fn power_off(&mut self, ctx: &mut Ctx<'_>) {
+        self.attempt = None;
+        self.timers.clear(&Timer::SaAnswer);
+        self.timers.clear(&Timer::Retry);
+        self.forget(ctx);
     }
 
     /// The steps since the last call, oldest first.
@@ -392,6 +405,7 @@ impl Node for Ue {
             "failures": self.failures,
             "last_failure": self.last_failure,
             "counters": self.counters,
+            "journal": self.journal.iter().map(|(at, text)| json!([at.micros(), text])).collect::<Vec<_>>(),
             "sip": self.sip.snapshot(),
         })
     }

@@ -1,0 +1,117 @@
+//! The command line: `ue register` attaches one handset and tells each step, `ue load` attaches many at a set rate.
+
+mod load;
+mod register;
+mod stats;
+
+use clap::{Args, Parser, Subcommand};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use ue::config::{GmTransport, SimAlgorithm};
+use ue::{Config, Key};
+
+#[derive(Parser)]
+#[command(name = "ue", version, about = "Simulated IMS handsets: registration with AKA, sec-agree and IPsec")]
+struct Cli {
+    #[command(subcommand)]
+    command: Call,
+}
+
+#[derive(Subcommand)]
+enum Call {
+    /// Attach one handset and print what happens, step by step. Exit code 0: it registered, and the network made no fault.
+    Register(register::Options),
+    /// Attach many handsets at a set rate (UDP, IPv4, in clear) and print a JSON summary. Exit code 0: all registered.
+    Load(load::Options),
+}
+
+/// The SIM and the network it belongs to; the same for all commands.
+#[derive(Args)]
+struct Subscription {
+    /// IMSI of the (first) handset.
+    #[arg(long, default_value = "001010000000001")]
+    imsi: String,
+    /// Subscriber key K, 32 hexadecimal digits. Others on this machine can read a command line: prefer --key-file.
+    #[arg(long, default_value = "465b5ce8b199b49faa5f0a2ee238a6bc")]
+    k: String,
+    /// OPc, 32 hexadecimal digits.
+    #[arg(long, default_value = "cd63cb71954a9f4e48a5994e37a02baf", conflicts_with = "op")]
+    opc: String,
+    /// OP instead of OPc.
+    #[arg(long)]
+    op: Option<String>,
+    /// File with lines `k = HEX` and `opc = HEX` (or `op = HEX`), instead of --k and --opc.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+    /// Home network domain name.
+    #[arg(long, default_value = "ims.mnc001.mcc001.3gppnetwork.org")]
+    domain: String,
+    /// Address and port of the P-CSCF.
+    #[arg(long, default_value = "127.0.0.1:5060")]
+    pcscf: SocketAddr,
+    /// Seconds of registration to ask for.
+    #[arg(long, default_value_t = 600_000)]
+    expires: u32,
+}
+
+impl Subscription {
+    fn config(&self) -> Result<Config, String> {
+        let (mut k, mut opc, mut op) = (self.k.clone(), Some(self.opc.clone()), self.op.clone());
+        if let Some(file) = &self.key_file {
+            let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+            (opc, op) = (None, None);
+            for (name, value) in text.lines().filter_map(|l| l.split_once('=')) {
+                let value = value.trim().trim_matches('"').to_owned();
+                match name.trim() {
+                    "k" => k = value,
+                    "opc" => opc = Some(value),
+                    "op" => op = Some(value),
+                    other => return Err(format!("{}: '{other}' is not k, opc or op", file.display())),
+                }
+            }
+        }
+        if op.is_some() {
+            opc = None;
+        }
+        let key = |name: &str, hex: &str| Key::from_hex(hex).ok_or(format!("--{name}: hexadecimal digits are needed"));
+        Ok(Config {
+            imsi: self.imsi.clone(),
+            algorithm: SimAlgorithm::Milenage,
+            k: key("k", &k)?,
+            opc: opc.map(|hex| key("opc", &hex)).transpose()?,
+            op: op.map(|hex| key("op", &hex)).transpose()?,
+            home_domain: self.domain.clone(),
+            pcscf: self.pcscf,
+            expires: self.expires,
+            ..Config::default()
+        })
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Call::Register(options) => register::run(&options),
+        Call::Load(options) => load::run(&options),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(reason) => {
+            eprintln!("ue: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn transport(tcp: bool) -> GmTransport {
+    if tcp { GmTransport::Tcp } else { GmTransport::Udp }
+}
+
+fn loopback_net() -> Ipv4Addr {
+    Ipv4Addr::new(127, 64, 0, 1)
+}
+
+fn loopback() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
+}
