@@ -64,10 +64,7 @@ impl Ue {
         match answer {
             Challenge::MacFailure => {
                 self.note(&Fault::MacFailure);
-                attempt.credential = Credential::MacFailure {
-                    realm: challenge.realm,
-                    nonce: challenge.nonce,
-                };
+                attempt.credential = Credential::MacFailure { realm: challenge.realm, nonce: challenge.nonce };
                 self.renew_offer(attempt, ctx);
                 self.send(attempt, ctx);
             }
@@ -75,10 +72,7 @@ impl Ue {
                 self.count("resynchronisations");
                 let empty = || Secret::new([0; 16]);
                 let challenge = self.credential(challenge, Vec::new(), empty(), empty(), ctx);
-                attempt.credential = Credential::SyncFailure {
-                    challenge,
-                    auts: base64_of(&auts),
-                };
+                attempt.credential = Credential::SyncFailure { challenge, auts: base64_of(&auts) };
                 self.renew_offer(attempt, ctx);
                 self.send(attempt, ctx);
             }
@@ -104,12 +98,8 @@ impl Ue {
         verified: Verified,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Failure> {
-        let servers: Vec<SecMechanism> = message
-            .all::<SecurityServer>()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|s| s.0)
-            .collect();
+        let servers: Vec<SecMechanism> =
+            message.all::<SecurityServer>().unwrap_or_default().into_iter().map(|s| s.0).collect();
         let Some(offer) = &attempt.offer else {
             if !servers.is_empty() {
                 self.note(&Fault::UnaskedSecurityServer);
@@ -126,15 +116,11 @@ impl Ue {
             self.answer_challenge(attempt, verified, ctx);
             return Ok(());
         }
-        let set = offer
-            .accept(&servers, self.config.address, self.config.pcscf)
-            .map_err(|fault| self.fatal(fault))?;
+        let set = offer.accept(&servers, self.config.address, self.config.pcscf).map_err(|fault| self.fatal(fault))?;
         if self.sets.is_full() {
             return Err(Failure::NoFreeSet);
         }
-        let verify = message
-            .raw(Name::SecurityServer)
-            .map(|v| String::from_utf8_lossy(v).into_owned());
+        let verify = message.raw(Name::SecurityServer).map(|v| String::from_utf8_lossy(v).into_owned());
         let verify = verify.collect::<Vec<_>>().join(", ");
         self.install(attempt, set, verify, verified, ctx);
         Ok(())
@@ -167,32 +153,15 @@ impl Ue {
             .filter(|a| matches!(a, DigestAlgorithm::AkaV1Md5 | DigestAlgorithm::AkaV2Md5))
             .ok_or(Fault::WrongAlgorithm(token))?;
         let nonce = value("nonce").unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(&nonce)
-            .map_err(|_| Fault::BadNonce)?;
-        let (Some(rand), Some(autn)) = (
-            bytes.first_chunk::<16>(),
-            bytes.get(16..).and_then(|b| b.first_chunk::<16>()),
-        ) else {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&nonce).map_err(|_| Fault::BadNonce)?;
+        let (Some(rand), Some(autn)) = (bytes.first_chunk::<16>(), bytes.get(16..).and_then(|b| b.first_chunk::<16>()))
+        else {
             return Err(Fault::BadNonce);
         };
-        let offered: Vec<String> = value("qop")
-            .unwrap_or_default()
-            .split(',')
-            .map(|q| q.trim().to_ascii_lowercase())
-            .collect();
-        let qop = ["auth", "auth-int"]
-            .into_iter()
-            .find(|q| offered.iter().any(|o| o == q));
-        Ok(AkaChallenge {
-            realm,
-            nonce,
-            opaque: value("opaque"),
-            algorithm,
-            qop,
-            rand: *rand,
-            autn: *autn,
-        })
+        let offered: Vec<String> =
+            value("qop").unwrap_or_default().split(',').map(|q| q.trim().to_ascii_lowercase()).collect();
+        let qop = ["auth", "auth-int"].into_iter().find(|q| offered.iter().any(|o| o == q));
+        Ok(AkaChallenge { realm, nonce, opaque: value("opaque"), algorithm, qop, rand: *rand, autn: *autn })
     }
 
     fn credential(
@@ -203,26 +172,8 @@ impl Ue {
         ik: Secret<16>,
         ctx: &mut Ctx<'_>,
     ) -> AkaCredential {
-        let AkaChallenge {
-            realm,
-            nonce,
-            opaque,
-            algorithm,
-            qop,
-            ..
-        } = challenge;
+        let AkaChallenge { realm, nonce, opaque, algorithm, qop, .. } = challenge;
         let cnonce = ctx.rng.token(16);
-        AkaCredential {
-            realm,
-            nonce,
-            opaque,
-            algorithm,
-            qop,
-            res: Res(res),
-            ck,
-            ik,
-            nc: 1,
-            cnonce,
-        }
+        AkaCredential { realm, nonce, opaque, algorithm, qop, res: Res(res), ck, ik, nc: 1, cnonce }
     }
 }

@@ -19,11 +19,8 @@ impl Key {
             return None;
         }
         let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let bytes: Option<Vec<u8>> = text
-            .as_bytes()
-            .chunks_exact(2)
-            .map(|p| Some(digit(p[0])? << 4 | digit(p[1])?))
-            .collect();
+        let bytes: Option<Vec<u8>> =
+            text.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect();
         bytes.map(|b| Self(Zeroizing::new(b)))
     }
 
@@ -220,10 +217,7 @@ impl Config {
             sip.push(SipListener::protected(at(self.port_us)));
             sip.extend((0..self.client_ports).map(|i| SipListener::protected(at(self.port_uc.saturating_add(i)))));
         }
-        Wiring {
-            sip,
-            diameter: Vec::new(),
-        }
+        Wiring { sip, diameter: Vec::new() }
     }
 
     pub(crate) fn identity(&self) -> Result<Identity, ConfigError> {
@@ -240,11 +234,7 @@ impl Config {
     }
 
     pub(crate) fn usim(&self) -> Result<Usim, ConfigError> {
-        let k = || {
-            self.k
-                .secret::<16>()
-                .ok_or_else(|| invalid("k", "32 hexadecimal digits are needed"))
-        };
+        let k = || self.k.secret::<16>().ok_or_else(|| invalid("k", "32 hexadecimal digits are needed"));
         let algorithm = match self.algorithm {
             SimAlgorithm::Xor => Algorithm::xor(k()?),
             SimAlgorithm::Tuak => {
@@ -255,15 +245,11 @@ impl Config {
             }
             SimAlgorithm::Milenage => match (&self.opc, &self.op) {
                 (Some(opc), None) => {
-                    let opc = opc
-                        .secret()
-                        .ok_or_else(|| invalid("opc", "32 hexadecimal digits are needed"))?;
+                    let opc = opc.secret().ok_or_else(|| invalid("opc", "32 hexadecimal digits are needed"))?;
                     Algorithm::milenage(k()?, opc)
                 }
                 (None, Some(op)) => {
-                    let op = op
-                        .secret()
-                        .ok_or_else(|| invalid("op", "32 hexadecimal digits are needed"))?;
+                    let op = op.secret().ok_or_else(|| invalid("op", "32 hexadecimal digits are needed"))?;
                     Algorithm::milenage_from_op(k()?, &op)
                 }
                 _ => return Err(invalid("opc", "give opc or op, not both")),
@@ -277,26 +263,17 @@ impl Config {
             return Err(invalid("pcscf", "is not of the address family of `address`"));
         }
         if self.sec_agree && (self.offers.is_empty() || self.client_ports == 0) {
-            return Err(invalid(
-                "offers",
-                "sec-agree needs at least one offer and one client port",
-            ));
+            return Err(invalid("offers", "sec-agree needs at least one offer and one client port"));
         }
         if let Some(bad) = self.offers.iter().find(|s| !s.is_valid()) {
-            return Err(invalid(
-                "offers",
-                format!("{} with {} is no pair", bad.alg.token(), bad.ealg.token()),
-            ));
+            return Err(invalid("offers", format!("{} with {} is no pair", bad.alg.token(), bad.ealg.token())));
         }
         Ok(())
     }
 }
 
 fn invalid(field: &str, reason: impl fmt::Display) -> ConfigError {
-    ConfigError::Invalid {
-        file: "ue".into(),
-        reason: format!("{field}: {reason}"),
-    }
+    ConfigError::Invalid { file: "ue".into(), reason: format!("{field}: {reason}") }
 }
 
 #[cfg(test)]
@@ -316,31 +293,12 @@ mod tests {
     fn protected_ports_are_wired_only_for_sec_agree() {
         let config = Config::default();
         assert_eq!(config.wiring().sip.iter().filter(|l| l.protected).count(), 5);
-        assert_eq!(
-            Config {
-                sec_agree: false,
-                ..config
-            }
-            .wiring()
-            .sip
-            .len(),
-            1
-        );
+        assert_eq!(Config { sec_agree: false, ..config }.wiring().sip.len(), 1);
     }
 
     #[test]
     fn an_aead_cipher_stands_alone() {
-        let odd = Suite {
-            alg: AuthAlg::HmacSha1_96,
-            ealg: EncAlg::AesGcm,
-        };
-        assert!(
-            Config {
-                offers: vec![odd],
-                ..Config::default()
-            }
-            .check()
-            .is_err()
-        );
+        let odd = Suite { alg: AuthAlg::HmacSha1_96, ealg: EncAlg::AesGcm };
+        assert!(Config { offers: vec![odd], ..Config::default() }.check().is_err());
     }
 }

@@ -102,11 +102,7 @@ pub struct Ue {
 impl Ue {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let timers = SipTimers {
-            t1: config.t1.0,
-            t2: config.t2.0,
-            t4: config.t4.0,
-        };
+        let timers = SipTimers { t1: config.t1.0, t2: config.t2.0, t4: config.t4.0 };
         let local = SocketAddr::new(config.address, config.port);
         let sip = Endpoint::new(EndpointConfig {
             core: timers,
@@ -238,10 +234,7 @@ impl Ue {
             "refresh" => Procedure::Refresh,
             "deregister" => Procedure::Deregister,
             "status" => {
-                return ctx.act(Action::Reply {
-                    id: command.id,
-                    result: Ok(self.snapshot()),
-                });
+                return ctx.act(Action::Reply { id: command.id, result: Ok(self.snapshot()) });
             }
             other => {
                 let result = Err(Problem::not_found(format!("a handset has no call `{other}`")));
@@ -254,10 +247,7 @@ impl Ue {
         if self.start(procedure, ctx) {
             self.asked_by = Some(command.id);
         } else {
-            let result = Err(Problem::conflict(
-                None,
-                "another procedure is running: wait for its end",
-            ));
+            let result = Err(Problem::conflict(None, "another procedure is running: wait for its end"));
             ctx.act(Action::Reply { id: command.id, result });
         }
     }

@@ -101,11 +101,7 @@ impl Ue {
             return false;
         }
         let fresh = self.binding.is_none();
-        let procedure = if fresh && procedure == Procedure::Refresh {
-            Procedure::Register
-        } else {
-            procedure
-        };
+        let procedure = if fresh && procedure == Procedure::Refresh { Procedure::Register } else { procedure };
         if fresh {
             self.dialog.renew(ctx);
             self.last_auth = None;
@@ -121,11 +117,7 @@ impl Ue {
         let mut attempt = Attempt {
             procedure,
             started: ctx.now,
-            asked: if procedure == Procedure::Deregister {
-                0
-            } else {
-                self.config.expires
-            },
+            asked: if procedure == Procedure::Deregister { 0 } else { self.config.expires },
             path,
             offer: wants_sets.then(|| self.sets.offer(&self.config, ctx.rng)),
             challenges: 0,
@@ -156,11 +148,7 @@ impl Ue {
         let sent_by = SocketAddr::new(self.config.address, sent_by_port).to_string();
         let challenged = attempt.challenges;
         self.step(ctx.now, || {
-            let how = if set.is_some() {
-                "inside the security associations"
-            } else {
-                "in clear"
-            };
+            let how = if set.is_some() { "inside the security associations" } else { "in clear" };
             let what = match (&credential, attempt.asked) {
                 (Credential::Empty, _) => "without an answer yet",
                 (Credential::Aka(_), 0) => "with expiry 0",
@@ -171,36 +159,20 @@ impl Ue {
             };
             format!("REGISTER {how}, {what}, {flow}")
         });
-        let to = Destination::Flow {
-            flow,
-            sent_by,
-            leg: Leg::Ue,
-        };
+        let to = Destination::Flow { flow, sent_by, leg: Leg::Ue };
         attempt.waiting = Some(Waiting::Answer(self.sip.send_request(message, to, ctx)));
     }
 
     fn clear_flow(&self) -> Flow {
-        let local_port = if self.transport() == Transport::Tcp {
-            0
-        } else {
-            self.config.port
-        };
+        let local_port = if self.transport() == Transport::Tcp { 0 } else { self.config.port };
         let local = SocketAddr::new(self.config.address, local_port);
-        Flow {
-            transport: self.transport(),
-            local,
-            remote: self.config.pcscf,
-            conn: None,
-        }
+        Flow { transport: self.transport(), local, remote: self.config.pcscf, conn: None }
     }
 
     /// The flow that a misbehaving handset uses instead of the protected one.
     fn quirky(&self, flow: Flow) -> Flow {
         match self.config.quirk {
-            Some(Quirk::ClearToProtectedPort) => Flow {
-                remote: flow.remote,
-                ..self.clear_flow()
-            },
+            Some(Quirk::ClearToProtectedPort) => Flow { remote: flow.remote, ..self.clear_flow() },
             Some(Quirk::AnswerInClear) => self.clear_flow(),
             _ => flow,
         }
@@ -214,9 +186,7 @@ impl Ue {
             return;
         }
         attempt.waiting = None;
-        self.step(ctx.now, || {
-            format!("{} {}", message.status(), String::from_utf8_lossy(message.reason()))
-        });
+        self.step(ctx.now, || format!("{} {}", message.status(), String::from_utf8_lossy(message.reason())));
         let outcome = self.check_way(&attempt, &flow).and_then(|()| {
             self.check_leaks(message);
             match message.status() {
@@ -245,15 +215,8 @@ impl Ue {
                     && (flow.transport == Transport::Tcp || flow.local.port() == self.config.port)
             }
         };
-        let quirky = matches!(
-            self.config.quirk,
-            Some(Quirk::AnswerInClear | Quirk::ClearToProtectedPort)
-        );
-        if right || quirky {
-            Ok(())
-        } else {
-            Err(self.fatal(Fault::OutsideSa))
-        }
+        let quirky = matches!(self.config.quirk, Some(Quirk::AnswerInClear | Quirk::ClearToProtectedPort));
+        if right || quirky { Ok(()) } else { Err(self.fatal(Fault::OutsideSa)) }
     }
 
     /// What must not reach a handset, whatever the status is.
@@ -264,11 +227,7 @@ impl Ue {
             }
         }
         let keys = |h: &WwwAuthenticate<'_>| h.params.get("ck").is_some() || h.params.get("ik").is_some();
-        if message.status() != 401
-            && message
-                .all::<WwwAuthenticate<'_>>()
-                .is_ok_and(|all| all.iter().any(keys))
-        {
+        if message.status() != 401 && message.all::<WwwAuthenticate<'_>>().is_ok_and(|all| all.iter().any(keys)) {
             self.note(&Fault::CkIkLeaked);
         }
     }
@@ -283,10 +242,7 @@ impl Ue {
                 self.send(attempt, ctx);
                 Ok(false)
             }
-            _ => Err(Failure::Refused {
-                status: 423,
-                reason: "Interval Too Brief".into(),
-            }),
+            _ => Err(Failure::Refused { status: 423, reason: "Interval Too Brief".into() }),
         }
     }
 
@@ -309,23 +265,12 @@ impl Ue {
             Some(Some(granted)) => granted,
         };
         if granted > attempt.asked {
-            self.note(&Fault::ExpiryRaised {
-                granted,
-                asked: attempt.asked,
-            });
+            self.note(&Fault::ExpiryRaised { granted, asked: attempt.asked });
         }
-        let service_route: Vec<String> = message
-            .all::<ServiceRoute<'_>>()
-            .unwrap_or_default()
-            .iter()
-            .map(|r| r.0.uri.to_owned())
-            .collect();
-        let associated: Vec<String> = message
-            .all::<PAssociatedUri<'_>>()
-            .unwrap_or_default()
-            .iter()
-            .map(|r| r.0.uri.to_owned())
-            .collect();
+        let service_route: Vec<String> =
+            message.all::<ServiceRoute<'_>>().unwrap_or_default().iter().map(|r| r.0.uri.to_owned()).collect();
+        let associated: Vec<String> =
+            message.all::<PAssociatedUri<'_>>().unwrap_or_default().iter().map(|r| r.0.uri.to_owned()).collect();
         if service_route.is_empty() {
             self.note(&Fault::NoServiceRoute);
         }
@@ -337,13 +282,7 @@ impl Ue {
         }
         let expires = ctx.now + Duration::from_secs(u64::from(granted));
         let protected = attempt.path != Path::Clear;
-        self.binding = Some(Binding {
-            expires,
-            granted_s: granted,
-            protected,
-            service_route,
-            associated,
-        });
+        self.binding = Some(Binding { expires, granted_s: granted, protected, service_route, associated });
         self.timers.set(Timer::Refresh, ctx.now + refresh_after(granted));
         self.timers.set(Timer::Expire, expires);
         self.keep_set(attempt.path, expires + SA_MARGIN, ctx);
@@ -397,10 +336,7 @@ impl Ue {
         }
         if let Some(set) = self.sets.find(current).map(|s| s.set) {
             let id = self.request_id();
-            ctx.act(Action::Sa {
-                id,
-                change: SaChange::Extend { set, expires },
-            });
+            ctx.act(Action::Sa { id, change: SaChange::Extend { set, expires } });
         }
     }
 
@@ -408,11 +344,7 @@ impl Ue {
     pub(crate) fn on_sa(&mut self, id: RequestId, result: Result<(), SaError>, ctx: &mut Ctx<'_>) {
         let Some(mut attempt) = self.attempt.take() else { return };
         let (spi_us, verified) = match attempt.waiting.take() {
-            Some(Waiting::Sa {
-                id: own,
-                spi_us,
-                verified,
-            }) if own == id => (spi_us, verified),
+            Some(Waiting::Sa { id: own, spi_us, verified }) if own == id => (spi_us, verified),
             other => {
                 attempt.waiting = other;
                 self.attempt = Some(attempt);
@@ -447,10 +379,7 @@ impl Ue {
     ) {
         let id = self.request_id();
         let expires = ctx.now + TEMPORARY_LIFETIME;
-        let keys = ims_core::sa::SaKeys {
-            ck: verified.ck().clone(),
-            ik: verified.ik().clone(),
-        };
+        let keys = ims_core::sa::SaKeys { ck: verified.ck().clone(), ik: verified.ik().clone() };
         self.step(ctx.now, || {
             format!(
                 "security associations {}/{}: us {}:{}/{} to them {}/{}",
@@ -463,29 +392,12 @@ impl Ue {
                 set.port_ps
             )
         });
-        let live = crate::sa::LiveSet {
-            set,
-            state: SetState::Temporary,
-            verify,
-            expires,
-        };
+        let live = crate::sa::LiveSet { set, state: SetState::Temporary, verify, expires };
         self.sets.list.push(live);
         let side = ims_core::sa::SaSide::Ue;
-        ctx.act(Action::Sa {
-            id,
-            change: SaChange::Install {
-                set,
-                keys,
-                side,
-                expires,
-            },
-        });
+        ctx.act(Action::Sa { id, change: SaChange::Install { set, keys, side, expires } });
         self.timers.set(Timer::SaAnswer, ctx.now + SA_PATIENCE);
-        attempt.waiting = Some(Waiting::Sa {
-            id,
-            spi_us: set.spi_us,
-            verified: Box::new(verified),
-        });
+        attempt.waiting = Some(Waiting::Sa { id, spi_us: set.spi_us, verified: Box::new(verified) });
     }
 
     /// The one place where an attempt ends: the command is answered, the outcome counted and reported.
@@ -507,26 +419,13 @@ impl Ue {
                 self.after_failure(&attempt, failure, ctx);
             }
         }
-        self.report(
-            Report {
-                procedure: attempt.procedure,
-                started: attempt.started,
-                finished: ctx.now,
-                result,
-            },
-            ctx,
-        );
+        self.report(Report { procedure: attempt.procedure, started: attempt.started, finished: ctx.now, result }, ctx);
     }
 
     /// Temporary sets go; what still holds is kept, and tried again later (TS 24.229 5.1.1.4, RFC 5626 4.5).
     fn after_failure(&mut self, attempt: &Attempt, failure: &Failure, ctx: &mut Ctx<'_>) {
-        let temporary: Vec<u32> = self
-            .sets
-            .list
-            .iter()
-            .filter(|s| s.state == SetState::Temporary)
-            .map(|s| s.set.spi_us)
-            .collect();
+        let temporary: Vec<u32> =
+            self.sets.list.iter().filter(|s| s.state == SetState::Temporary).map(|s| s.set.spi_us).collect();
         for spi_us in temporary {
             self.remove_set(spi_us, ctx);
         }
@@ -540,10 +439,8 @@ impl Ue {
             if left > Duration::from_secs(20) {
                 self.timers.set(Timer::Refresh, ctx.now + left / 2);
             }
-        } else if let Some(base) = self
-            .config
-            .retry
-            .filter(|_| attempt.procedure != Procedure::Deregister && !final_word)
+        } else if let Some(base) =
+            self.config.retry.filter(|_| attempt.procedure != Procedure::Deregister && !final_word)
         {
             let most = (base.0 * 2u32.saturating_pow(self.failed_in_row.min(10))).min(RETRY_MAX);
             let half = u64::try_from(most.as_micros() / 2).unwrap_or(u64::MAX).max(1);
@@ -568,10 +465,7 @@ impl Ue {
         self.timers.clear(&Timer::Retire(spi_us));
         if let Some(set) = self.sets.take(spi_us) {
             let id = self.request_id();
-            ctx.act(Action::Sa {
-                id,
-                change: SaChange::Remove { set },
-            });
+            ctx.act(Action::Sa { id, change: SaChange::Remove { set } });
         }
     }
 }
@@ -605,10 +499,7 @@ mod tests {
 
     #[test]
     fn a_contact_is_compared_by_user_host_and_port() {
-        assert!(same_contact(
-            "sip:a@[2001:DB8::1]:5064;transport=udp",
-            "sip:a@[2001:db8::1]:5064"
-        ));
+        assert!(same_contact("sip:a@[2001:DB8::1]:5064;transport=udp", "sip:a@[2001:db8::1]:5064"));
         assert!(!same_contact("sip:a@10.0.0.1:5064", "sip:a@10.0.0.1:5066"));
         assert!(!same_contact("sip:b@10.0.0.1:5064", "sip:a@10.0.0.1:5064"));
     }

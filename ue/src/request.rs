@@ -62,16 +62,8 @@ impl AkaCredential {
             cnonce: self.qop.map(|_| self.cnonce.as_str()),
             body: b"",
         };
-        let credentials = Credentials::Aka {
-            res: &self.res.0,
-            ik: &self.ik,
-            ck: &self.ck,
-        };
-        if of_server {
-            rspauth(&input, &credentials)
-        } else {
-            response(&input, &credentials)
-        }
+        let credentials = Credentials::Aka { res: &self.res.0, ik: &self.ik, ck: &self.ck };
+        if of_server { rspauth(&input, &credentials) } else { response(&input, &credentials) }
     }
 
     /// What the network must show in Authentication-Info.
@@ -113,24 +105,14 @@ impl Ue {
         self.dialog.cseq += 1;
         let mut m = Message::request("REGISTER", &uri);
         m.set(Name::MaxForwards, 70);
-        m.set(
-            Name::From,
-            format_args!("<{}>;tag={}", self.identity.impu, self.dialog.from_tag),
-        );
+        m.set(Name::From, format_args!("<{}>;tag={}", self.identity.impu, self.dialog.from_tag));
         m.set(Name::To, format_args!("<{}>", self.identity.impu));
         m.set(Name::CallId, &self.dialog.call_id);
         m.set(Name::CSeq, format_args!("{} REGISTER", self.dialog.cseq));
         m.set(Name::Contact, self.contact_header(attempt));
         m.set(Name::Expires, attempt.asked);
         m.set(Name::Authorization, self.authorization(credential, &uri, ctx));
-        m.set(
-            Name::Supported,
-            if attempt.offer.is_some() {
-                "path, sec-agree"
-            } else {
-                "path"
-            },
-        );
+        m.set(Name::Supported, if attempt.offer.is_some() { "path, sec-agree" } else { "path" });
         if let Some(offer) = &attempt.offer {
             self.add_sec_agree(&mut m, offer, verify);
         }
@@ -149,10 +131,7 @@ impl Ue {
         match (verify, self.config.quirk) {
             (Some(_), Some(Quirk::NoVerify)) | (None, _) => {}
             (Some(verify), Some(Quirk::WrongVerify)) => {
-                m.set(
-                    Name::SecurityVerify,
-                    verify.replace("spi-s=", "spi-s=1").replace("spi-c=", "spi-c=1"),
-                );
+                m.set(Name::SecurityVerify, verify.replace("spi-s=", "spi-s=1").replace("spi-c=", "spi-c=1"));
             }
             (Some(verify), _) => m.set(Name::SecurityVerify, verify),
         }
@@ -164,20 +143,12 @@ impl Ue {
 
     /// Our Contact URI: the protected server port whenever security associations are wanted (TS 24.229 5.1.1.2.2).
     pub(crate) fn contact_uri(&self, protected: bool) -> String {
-        let port = if protected {
-            self.config.port_us
-        } else {
-            self.config.port
-        };
+        let port = if protected { self.config.port_us } else { self.config.port };
         let transport = match self.transport() {
             ims_core::Transport::Tcp => ";transport=tcp",
             ims_core::Transport::Udp => "",
         };
-        format!(
-            "sip:{}@{}{transport}",
-            self.dialog.contact_user,
-            SocketAddr::new(self.config.address, port)
-        )
+        format!("sip:{}@{}{transport}", self.dialog.contact_user, SocketAddr::new(self.config.address, port))
     }
 
     fn contact_header(&self, attempt: &Attempt) -> String {
@@ -194,11 +165,8 @@ impl Ue {
 
     fn authorization(&self, credential: &Credential, uri: &str, ctx: &mut Ctx<'_>) -> String {
         let other = format!("0{}", self.identity.impi);
-        let username = if self.config.quirk == Some(Quirk::OtherImpi) {
-            other.as_str()
-        } else {
-            self.identity.impi.as_str()
-        };
+        let username =
+            if self.config.quirk == Some(Quirk::OtherImpi) { other.as_str() } else { self.identity.impi.as_str() };
         let empty = |realm: &str, nonce: &str| {
             format!("Digest username=\"{username}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"{uri}\",response=\"\"")
         };

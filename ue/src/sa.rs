@@ -146,9 +146,7 @@ impl Sets {
     pub(crate) fn offer(&mut self, config: &Config, rng: &mut Rng) -> Offer {
         let mut port_uc = config.port_uc;
         for _ in 0..config.client_ports {
-            port_uc = config
-                .port_uc
-                .saturating_add(self.next_port % config.client_ports.max(1));
+            port_uc = config.port_uc.saturating_add(self.next_port % config.client_ports.max(1));
             self.next_port = self.next_port.wrapping_add(1);
             if self.list.iter().all(|s| s.set.port_uc != port_uc) {
                 break;
@@ -156,13 +154,7 @@ impl Sets {
         }
         let spi_uc = self.spi(0, rng);
         let spi_us = self.spi(spi_uc, rng);
-        Offer {
-            spi_uc,
-            spi_us,
-            port_uc,
-            port_us: config.port_us,
-            suites: config.offers.clone(),
-        }
+        Offer { spi_uc, spi_us, port_uc, port_us: config.port_us, suites: config.offers.clone() }
     }
 
     fn spi(&self, other: u32, rng: &mut Rng) -> u32 {
@@ -233,11 +225,7 @@ mod tests {
 
     fn accept(servers: &[SecMechanism]) -> Result<SaSet, Fault> {
         let offer = Sets::default().offer(&Config::default(), &mut Rng::from_u64(1));
-        offer.accept(
-            servers,
-            IpAddr::from([10, 0, 0, 1]),
-            SocketAddr::from(([10, 0, 0, 9], 5060)),
-        )
+        offer.accept(servers, IpAddr::from([10, 0, 0, 1]), SocketAddr::from(([10, 0, 0, 9], 5060)))
     }
 
     #[test]
@@ -248,25 +236,13 @@ mod tests {
             mechanism("aes-gmac", None, Some("1")),
         ];
         let set = accept(&servers).unwrap();
-        assert_eq!(
-            set.suite,
-            Suite {
-                alg: AuthAlg::HmacSha1_96,
-                ealg: EncAlg::AesCbc
-            }
-        );
-        assert_eq!(
-            (set.spi_pc, set.spi_ps, set.port_pc, set.port_ps),
-            (1001, 1002, 6101, 6100)
-        );
+        assert_eq!(set.suite, Suite { alg: AuthAlg::HmacSha1_96, ealg: EncAlg::AesCbc });
+        assert_eq!((set.spi_pc, set.spi_ps, set.port_pc, set.port_ps), (1001, 1002, 6101, 6100));
     }
 
     #[test]
     fn what_was_not_offered_or_is_incomplete_is_refused() {
-        assert_eq!(
-            accept(&[mechanism("aes-gmac", None, None)]),
-            Err(Fault::SecurityServerNotOffered)
-        );
+        assert_eq!(accept(&[mechanism("aes-gmac", None, None)]), Err(Fault::SecurityServerNotOffered));
         assert_eq!(accept(&[]), Err(Fault::SecurityServerNotOffered));
         let mut m = mechanism("hmac-md5-96", None, None);
         m.spi_s = None;
@@ -284,11 +260,7 @@ mod tests {
         let offers: Vec<Offer> = (0..5).map(|_| sets.offer(&config, &mut rng)).collect();
         let ports: Vec<u16> = offers.iter().map(|o| o.port_uc).collect();
         assert_eq!(ports, [5065, 5066, 5067, 5068, 5065]);
-        assert!(
-            offers
-                .iter()
-                .all(|o| o.spi_uc != o.spi_us && o.spi_uc >= 256 && o.port_us == 5064)
-        );
+        assert!(offers.iter().all(|o| o.spi_uc != o.spi_us && o.spi_uc >= 256 && o.port_us == 5064));
     }
 
     #[test]

@@ -18,11 +18,7 @@ fn algorithm() -> Algorithm {
 }
 
 fn config() -> Config {
-    Config {
-        k: Key::from_hex(K).unwrap(),
-        opc: Key::from_hex(OPC),
-        ..Config::default()
-    }
+    Config { k: Key::from_hex(K).unwrap(), opc: Key::from_hex(OPC), ..Config::default() }
 }
 
 /// A handset, and a test that plays the network.
@@ -37,32 +33,19 @@ struct Bench {
 impl Bench {
     fn new(config: Config) -> Self {
         let ue = Ue::new(config).unwrap();
-        let mut bench = Self {
-            ue,
-            now: Time::from_secs(1000),
-            rng: Rng::from_u64(5),
-            actions: Vec::new(),
-            sqn: Sqn(32),
-        };
+        let mut bench =
+            Self { ue, now: Time::from_secs(1000), rng: Rng::from_u64(5), actions: Vec::new(), sqn: Sqn(32) };
         bench.tell(Event::Start);
         bench
     }
 
     fn tell(&mut self, event: Event) {
-        let mut ctx = Ctx {
-            now: self.now,
-            rng: &mut self.rng,
-            actions: &mut self.actions,
-        };
+        let mut ctx = Ctx { now: self.now, rng: &mut self.rng, actions: &mut self.actions };
         self.ue.handle(event, &mut ctx);
     }
 
     fn command(&mut self, call: &str) {
-        let command = Command {
-            id: CommandId(7),
-            call: call.into(),
-            args: Value::Null,
-        };
+        let command = Command { id: CommandId(7), call: call.into(), args: Value::Null };
         self.tell(Event::Command(command));
     }
 
@@ -82,52 +65,29 @@ impl Bench {
 
     /// The request that was sent last, and its flow.
     fn sent(&mut self) -> (Message, Flow) {
-        let at = self
-            .actions
-            .iter()
-            .rposition(|a| matches!(a, Action::SendSip { .. }))
-            .expect("nothing was sent");
-        let Action::SendSip { flow, bytes, .. } = self.actions.remove(at) else {
-            unreachable!()
-        };
+        let at = self.actions.iter().rposition(|a| matches!(a, Action::SendSip { .. })).expect("nothing was sent");
+        let Action::SendSip { flow, bytes, .. } = self.actions.remove(at) else { unreachable!() };
         (Message::parse(bytes).unwrap(), flow)
     }
 
     fn sa_change(&mut self) -> (RequestId, SaChange) {
-        let at = self
-            .actions
-            .iter()
-            .position(|a| matches!(a, Action::Sa { .. }))
-            .expect("no SA was asked for");
-        let Action::Sa { id, change } = self.actions.remove(at) else {
-            unreachable!()
-        };
+        let at = self.actions.iter().position(|a| matches!(a, Action::Sa { .. })).expect("no SA was asked for");
+        let Action::Sa { id, change } = self.actions.remove(at) else { unreachable!() };
         (id, change)
     }
 
     /// The network's answer on the way back of this flow.
     fn answer(&mut self, response: &Message, local: SocketAddr, remote: SocketAddr) {
         let bytes = response.to_bytes();
-        self.tell(Event::Sip(Packet {
-            flow: Flow::udp(local, remote),
-            bytes,
-        }));
+        self.tell(Event::Sip(Packet { flow: Flow::udp(local, remote), bytes }));
     }
 
     fn answer_in_clear(&mut self, response: &Message) {
-        self.answer(
-            response,
-            "127.0.0.1:5062".parse().unwrap(),
-            "127.0.0.1:5060".parse().unwrap(),
-        );
+        self.answer(response, "127.0.0.1:5062".parse().unwrap(), "127.0.0.1:5060".parse().unwrap());
     }
 
     fn answer_in_sa(&mut self, response: &Message) {
-        self.answer(
-            response,
-            "127.0.0.1:5064".parse().unwrap(),
-            "127.0.0.1:6101".parse().unwrap(),
-        );
+        self.answer(response, "127.0.0.1:5064".parse().unwrap(), "127.0.0.1:6101".parse().unwrap());
     }
 
     fn vector(&mut self) -> Av {
@@ -157,10 +117,7 @@ impl Bench {
 
     fn ok(&self, request: &Message, expires: u32) -> Message {
         let mut m = Message::response(request, 200, Some("net"));
-        m.set(
-            Name::Contact,
-            format!("{};expires={expires}", request.text(Name::Contact).unwrap()),
-        );
+        m.set(Name::Contact, format!("{};expires={expires}", request.text(Name::Contact).unwrap()));
         m.set(Name::ServiceRoute, format!("<sip:orig@scscf.{DOMAIN}:6060;lr>"));
         m.set(Name::PAssociatedUri, format!("<sip:001010000000001@{DOMAIN}>"));
         m
@@ -185,10 +142,7 @@ impl Bench {
             Action::Reply { result, .. } => Some(result),
             _ => None,
         });
-        reply
-            .expect("the command is not answered")
-            .as_ref()
-            .map_err(|p| p.kind.as_str())
+        reply.expect("the command is not answered").as_ref().map_err(|p| p.kind.as_str())
     }
 
     fn fault(&self, name: &str) -> u64 {
@@ -208,22 +162,13 @@ fn the_first_register_has_an_empty_authorization_and_all_offers() {
     let (m, flow) = b.sent();
     assert_eq!(m.uri(), format!("sip:{DOMAIN}"));
     let authorization = m.text(Name::Authorization).unwrap();
-    assert!(
-        authorization.contains("nonce=\"\"") && authorization.contains("response=\"\""),
-        "{authorization}"
-    );
-    assert!(
-        authorization.contains(&format!("username=\"001010000000001@{DOMAIN}\"")),
-        "{authorization}"
-    );
+    assert!(authorization.contains("nonce=\"\"") && authorization.contains("response=\"\""), "{authorization}");
+    assert!(authorization.contains(&format!("username=\"001010000000001@{DOMAIN}\"")), "{authorization}");
     for name in [Name::Require, Name::ProxyRequire, Name::Supported] {
         assert!(m.has_token(name, "sec-agree"), "{name:?}");
     }
     assert_eq!(m.all::<ims_sip::headers::SecurityClient>().unwrap().len(), 5);
-    assert!(
-        m.text(Name::Contact).unwrap().contains("127.0.0.1:5064"),
-        "the protected server port"
-    );
+    assert!(m.text(Name::Contact).unwrap().contains("127.0.0.1:5064"), "the protected server port");
     assert_eq!((flow.local.port(), flow.remote.port()), (5062, 5060));
 }
 
@@ -234,27 +179,15 @@ fn the_answer_leaves_from_port_uc_after_the_kernel_agreed() {
     let (first, _) = b.sent();
     let challenge = b.challenge_with_sa(&first);
     b.answer_in_clear(&challenge);
-    assert!(
-        !b.actions.iter().any(|a| matches!(a, Action::SendSip { .. })),
-        "nothing before the kernel has said yes"
-    );
+    assert!(!b.actions.iter().any(|a| matches!(a, Action::SendSip { .. })), "nothing before the kernel has said yes");
     let (id, change) = b.sa_change();
-    let SaChange::Install { set, .. } = change else {
-        panic!("{change:?}")
-    };
-    assert_eq!(
-        (set.spi_pc, set.spi_ps, set.port_pc, set.port_ps, set.port_us),
-        (2001, 2002, 6101, 6100, 5064)
-    );
+    let SaChange::Install { set, .. } = change else { panic!("{change:?}") };
+    assert_eq!((set.spi_pc, set.spi_ps, set.port_pc, set.port_ps, set.port_us), (2001, 2002, 6101, 6100, 5064));
     b.tell(Event::Sa { id, result: Ok(()) });
     let (second, flow) = b.sent();
     assert_eq!((flow.local.port(), flow.remote.port()), (set.port_uc, 6100));
     assert!(second.text(Name::SecurityVerify).unwrap().contains("spi-c=2001"));
-    assert!(
-        second.text(Name::Via).unwrap().contains("127.0.0.1:5064"),
-        "{:?}",
-        second.text(Name::Via)
-    );
+    assert!(second.text(Name::Via).unwrap().contains("127.0.0.1:5064"), "{:?}", second.text(Name::Via));
     assert_eq!(first.text(Name::CallId), second.text(Name::CallId));
     let ok = b.ok(&second, 600_000);
     b.answer_in_sa(&ok);
@@ -275,35 +208,22 @@ fn leaked_keys_end_the_attempt() {
 
 #[test]
 fn a_wrong_key_is_answered_without_auts_and_with_an_empty_response() {
-    let mut b = Bench::new(Config {
-        k: Key::from_hex(&K.replace("46", "47")).unwrap(),
-        ..config()
-    });
+    let mut b = Bench::new(Config { k: Key::from_hex(&K.replace("46", "47")).unwrap(), ..config() });
     b.command("register");
     let (first, _) = b.sent();
     let challenge = b.challenge_with_sa(&first);
     b.answer_in_clear(&challenge);
     let (second, flow) = b.sent();
     let authorization = second.text(Name::Authorization).unwrap();
-    assert!(
-        authorization.contains("response=\"\"") && !authorization.contains("auts"),
-        "{authorization}"
-    );
-    assert_eq!(
-        flow.local.port(),
-        5062,
-        "no association is made from a challenge that failed"
-    );
+    assert!(authorization.contains("response=\"\"") && !authorization.contains("auts"), "{authorization}");
+    assert_eq!(flow.local.port(), 5062, "no association is made from a challenge that failed");
     assert_eq!(b.fault("mac-failure"), 1);
     assert_ne!(first.text(Name::SecurityClient), second.text(Name::SecurityClient));
 }
 
 #[test]
 fn an_old_sequence_number_is_answered_with_auts() {
-    let mut b = Bench::new(Config {
-        sqn: 1 << 20,
-        ..config()
-    });
+    let mut b = Bench::new(Config { sqn: 1 << 20, ..config() });
     b.command("register");
     let (first, _) = b.sent();
     let challenge = b.challenge_with_sa(&first);
@@ -319,10 +239,7 @@ fn an_old_sequence_number_is_answered_with_auts() {
 #[test]
 fn without_security_server_a_strict_handset_stops_and_a_lenient_one_goes_on() {
     for lenient in [false, true] {
-        let mut b = Bench::new(Config {
-            allow_unprotected: lenient,
-            ..config()
-        });
+        let mut b = Bench::new(Config { allow_unprotected: lenient, ..config() });
         b.command("register");
         let (first, _) = b.sent();
         let challenge = b.challenge(&first, "");
@@ -352,22 +269,15 @@ fn a_200_in_clear_where_an_association_was_due_is_refused() {
     let ok = b.ok(&second, 600);
     b.answer_in_clear(&ok);
     assert_eq!(b.reply(), Err("fault-outside-sa"));
-    assert!(
-        matches!(b.sa_change().1, SaChange::Remove { .. }),
-        "the temporary set goes"
-    );
+    assert!(matches!(b.sa_change().1, SaChange::Remove { .. }), "the temporary set goes");
 }
 
 #[test]
 fn a_200_must_bind_our_contact_with_an_expiry() {
-    for (contact, fault) in [
-        ("<sip:other@127.0.0.1:5064>;expires=600", "fault-contact-not-bound"),
-        ("", "fault-no-expiry"),
-    ] {
-        let mut b = Bench::new(Config {
-            sec_agree: false,
-            ..config()
-        });
+    for (contact, fault) in
+        [("<sip:other@127.0.0.1:5064>;expires=600", "fault-contact-not-bound"), ("", "fault-no-expiry")]
+    {
+        let mut b = Bench::new(Config { sec_agree: false, ..config() });
         b.command("register");
         let (first, _) = b.sent();
         let challenge = b.challenge(&first, "");
@@ -394,10 +304,7 @@ fn a_200_to_the_first_register_proves_nothing() {
 
 #[test]
 fn a_missing_service_route_is_noted() {
-    let mut b = Bench::new(Config {
-        sec_agree: false,
-        ..config()
-    });
+    let mut b = Bench::new(Config { sec_agree: false, ..config() });
     b.command("register");
     let (first, _) = b.sent();
     let challenge = b.challenge(&first, "");
@@ -441,19 +348,13 @@ fn a_challenged_refresh_makes_a_new_set_and_retires_the_old_one() {
     );
     b.answer_in_sa(&challenge);
     let (id, change) = b.sa_change();
-    let SaChange::Install { set, .. } = change else {
-        panic!("{change:?}")
-    };
+    let SaChange::Install { set, .. } = change else { panic!("{change:?}") };
     assert_ne!(set.port_uc, 5065, "the client port changes (TS 33.203 7.4)");
     b.tell(Event::Sa { id, result: Ok(()) });
     let (second, flow) = b.sent();
     assert_eq!(flow.local.port(), set.port_uc);
     let ok = b.ok(&second, 600);
-    b.answer(
-        &ok,
-        "127.0.0.1:5064".parse().unwrap(),
-        "127.0.0.1:6102".parse().unwrap(),
-    );
+    b.answer(&ok, "127.0.0.1:5064".parse().unwrap(), "127.0.0.1:6102".parse().unwrap());
     assert!(matches!(b.sa_change().1, SaChange::Extend { .. }));
     assert_eq!(b.ue.snapshot()["sets"].as_array().unwrap().len(), 2);
     b.pass(Duration::from_secs(129));
@@ -491,10 +392,7 @@ fn a_registration_that_is_not_renewed_ends() {
 
 #[test]
 fn an_interval_too_brief_is_obeyed_once() {
-    let mut b = Bench::new(Config {
-        expires: 30,
-        ..config()
-    });
+    let mut b = Bench::new(Config { expires: 30, ..config() });
     b.command("register");
     for expected in ["30", "60"] {
         let (m, _) = b.sent();
@@ -526,27 +424,15 @@ fn a_kernel_without_esp_ends_the_attempt() {
     let challenge = b.challenge_with_sa(&first);
     b.answer_in_clear(&challenge);
     let (id, _) = b.sa_change();
-    b.tell(Event::Sa {
-        id,
-        result: Err(SaError::NoEsp),
-    });
+    b.tell(Event::Sa { id, result: Err(SaError::NoEsp) });
     assert_eq!(b.reply(), Err("sa-refused"));
 }
 
 #[test]
 fn a_handset_with_a_quirk_misbehaves() {
-    let mut b = Bench::new(Config {
-        quirk: Some(Quirk::ClaimsProtection),
-        ..config()
-    });
+    let mut b = Bench::new(Config { quirk: Some(Quirk::ClaimsProtection), ..config() });
     b.command("register");
-    assert!(
-        b.sent()
-            .0
-            .text(Name::Authorization)
-            .unwrap()
-            .contains("integrity-protected=\"yes\"")
-    );
+    assert!(b.sent().0.text(Name::Authorization).unwrap().contains("integrity-protected=\"yes\""));
 }
 
 #[test]
@@ -556,10 +442,7 @@ fn hostile_answers_do_no_harm() {
     let (first, _) = b.sent();
     for nonce in ["", "AAAA", "%%%", &"A".repeat(4000)] {
         let mut m = Message::response(&first, 401, Some("net"));
-        m.set(
-            Name::WwwAuthenticate,
-            format!("Digest realm=\"{DOMAIN}\",nonce=\"{nonce}\",algorithm=AKAv1-MD5"),
-        );
+        m.set(Name::WwwAuthenticate, format!("Digest realm=\"{DOMAIN}\",nonce=\"{nonce}\",algorithm=AKAv1-MD5"));
         b.answer_in_clear(&m);
         b.command("register");
     }

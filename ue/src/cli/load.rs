@@ -12,8 +12,8 @@ use super::stats::Stats;
 use super::{Subscription, loopback_net};
 use bytes::Bytes;
 use clap::Args;
-use ims_core::sa::SaError;
 use ims_core::config::Span;
+use ims_core::sa::SaError;
 use ims_core::{Action, Ctx, Event, Flow, Node, Packet, Rng, Time};
 use serde_json::{Value, json};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
@@ -400,7 +400,8 @@ mod tests {
 
     #[test]
     fn a_message_finds_its_handset() {
-        let response = b"SIP/2.0 401 Unauthorized\r\nFrom: <sip:a@1.2.3.4>\r\nv: SIP/2.0/UDP 127.64.3.9:5090;branch=z\r\n\r\n";
+        let response =
+            b"SIP/2.0 401 Unauthorized\r\nFrom: <sip:a@1.2.3.4>\r\nv: SIP/2.0/UDP 127.64.3.9:5090;branch=z\r\n\r\n";
         assert_eq!(addressee(response), Some(Ipv4Addr::new(127, 64, 3, 9)));
         let request = b"OPTIONS sip:x@127.64.0.7:5090 SIP/2.0\r\n\r\n";
         assert_eq!(addressee(request), Some(Ipv4Addr::new(127, 64, 0, 7)));

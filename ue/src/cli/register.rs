@@ -63,7 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     ims_shell::init_logging("warn")?;
     let settings = Settings { http: Listen::Off, threads: 1, ..Settings::default() };
     ims_shell::block_on(&settings.clone(), async {
-        let running = Shell::new(settings).node("ue", Box::new(node), wiring).start().await.map_err(|e| e.to_string())?;
+        let running =
+            Shell::new(settings).node("ue", Box::new(node), wiring).start().await.map_err(|e| e.to_string())?;
         let good = attach(&running, options).await;
         running.shutdown().await;
         Ok(good)
@@ -108,7 +109,12 @@ async fn print_journal(running: &Running, after: u64) -> u64 {
     for step in state["journal"].as_array().into_iter().flatten() {
         let at = step[0].as_u64().unwrap_or(0);
         if at > after {
-            println!("{:>6}.{:06}  {}", at / 1_000_000 % 1_000_000, at % 1_000_000, step[1].as_str().unwrap_or_default());
+            println!(
+                "{:>6}.{:06}  {}",
+                at / 1_000_000 % 1_000_000,
+                at % 1_000_000,
+                step[1].as_str().unwrap_or_default()
+            );
             last = last.max(at);
         }
     }
