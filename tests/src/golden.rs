@@ -7,9 +7,7 @@ use std::path::Path;
 /// # Panics
 /// When they differ, with both texts.
 pub fn golden(name: &str, ladder: &str) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("goldens")
-        .join(format!("{name}.txt"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(format!("{name}.txt"));
     if std::env::var_os("IMSBOX_UPDATE_GOLDENS").is_some() {
         std::fs::create_dir_all(file.parent().unwrap_or(&file))
             .and_then(|()| std::fs::write(&file, ladder))

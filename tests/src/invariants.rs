@@ -43,11 +43,8 @@ impl Invariants {
             assert!(hop.from_handset, "the network sent what is no SIP message");
             return;
         };
-        let branch = message
-            .first::<Via<'_>>()
-            .ok()
-            .flatten()
-            .and_then(|v| v.params.value("branch").map(str::to_owned));
+        let branch =
+            message.first::<Via<'_>>().ok().flatten().and_then(|v| v.params.value("branch").map(str::to_owned));
         let branch = branch.unwrap_or_default();
         if hop.from_handset && !hop.esp && message.is_request() {
             self.clear_branches.insert(branch.clone());
@@ -66,17 +63,12 @@ impl Invariants {
         for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate, Name::AuthenticationInfo] {
             for value in message.raw(name) {
                 let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-                let leak = text
-                    .split([',', ' '])
-                    .any(|p| p.starts_with("ck=") || p.starts_with("ik="));
+                let leak = text.split([',', ' ']).any(|p| p.starts_with("ck=") || p.starts_with("ik="));
                 assert!(!leak, "ck or ik towards a handset");
             }
         }
         let answer_in_kind = !message.is_request() && self.clear_branches.contains(branch);
-        assert!(
-            hop.esp || !hop.has_sa || answer_in_kind,
-            "in clear to a handset that has security associations"
-        );
+        assert!(hop.esp || !hop.has_sa || answer_in_kind, "in clear to a handset that has security associations");
     }
 
     pub(crate) fn on_diameter(&mut self, bytes: &[u8]) {
@@ -98,25 +90,18 @@ impl Invariants {
         let (Some(algorithm), Some(token)) = (self.sims.get(&impi), avp(item, 609)) else {
             return;
         };
-        let (Some(rand), Some(autn)) = (
-            token.first_chunk::<16>(),
-            token.get(16..).and_then(|t| t.first_chunk::<16>()),
-        ) else {
+        let (Some(rand), Some(autn)) = (token.first_chunk::<16>(), token.get(16..).and_then(|t| t.first_chunk::<16>()))
+        else {
             panic!("SIP-Authenticate has {} bytes", token.len());
         };
         let mut sqn = [0; 6];
         sqn.copy_from_slice(&autn[..6]);
-        sqn.iter_mut()
-            .zip(algorithm.f2345(rand).ak)
-            .for_each(|(byte, ak)| *byte ^= ak);
+        sqn.iter_mut().zip(algorithm.f2345(rand).ak).for_each(|(byte, ak)| *byte ^= ak);
         let sqn = Sqn::from_bytes(sqn);
         let before = self.sqns.insert(impi, sqn);
         let resync = self.resynchronising.remove(&session);
         if let Some(before) = before.filter(|_| !resync) {
-            assert!(
-                sqn.seq() > before.seq(),
-                "a sequence number was handed out twice: {sqn:?} after {before:?}"
-            );
+            assert!(sqn.seq() > before.seq(), "a sequence number was handed out twice: {sqn:?} after {before:?}");
         }
     }
 }
@@ -129,11 +114,8 @@ pub(crate) fn quiet(snapshot: &Value) -> bool {
         Value::Object(map) => map.values().filter_map(Value::as_u64).sum(),
         _ => 0,
     };
-    let waiting = count(&snapshot["waiting"]);
-    let sip = &snapshot["sip"];
-    let transactions = ["transactions", "client", "server", "locating"]
-        .iter()
-        .map(|k| count(&sip[*k]))
-        .sum::<u64>();
-    waiting == 0 && transactions == 0 && count(&snapshot["diameter"]["pending"]) == 0
+    let own = count(&snapshot["waiting"]) + count(&snapshot["forwarded"]);
+    let sip = count(&snapshot["sip"]["transactions"]);
+    let diameter = count(&snapshot["diameter"]["in_flight"]) + count(&snapshot["diameter"]["serving"]);
+    own + sip + diameter == 0
 }

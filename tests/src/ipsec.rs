@@ -64,12 +64,7 @@ impl SaTable {
             return Err(self.fail_next.remove(0));
         }
         match change {
-            SaChange::Install {
-                set,
-                keys,
-                side,
-                expires,
-            } => self.install(set, &keys, side, expires, now),
+            SaChange::Install { set, keys, side, expires } => self.install(set, &keys, side, expires, now),
             SaChange::Extend { set, expires } => {
                 let mut found = false;
                 for sa in self.list.iter_mut().filter(|sa| sa.set == set) {
@@ -87,16 +82,9 @@ impl SaTable {
 
     /// All four or none. A state is named by destination and SPI, so both must be new together.
     fn install(&mut self, set: SaSet, keys: &SaKeys, side: SaSide, expires: Time, now: Time) -> Result<(), SaError> {
-        assert!(
-            expires > now,
-            "an association that is installed must live: it expires at {expires:?}, now {now:?}"
-        );
+        assert!(expires > now, "an association that is installed must live: it expires at {expires:?}, now {now:?}");
         for leg in set.legs() {
-            if self
-                .list
-                .iter()
-                .any(|sa| sa.spi == leg.spi && sa.dst.ip() == leg.dst.ip())
-            {
+            if self.list.iter().any(|sa| sa.spi == leg.spi && sa.dst.ip() == leg.dst.ip()) {
                 return Err(SaError::SpiTaken(leg.spi));
             }
         }
@@ -119,28 +107,14 @@ impl SaTable {
 
     /// How a packet between these leaves: the newest association that covers it.
     pub(crate) fn outward(&self, src: SocketAddr, dst: SocketAddr) -> Option<Esp> {
-        let sa = self
-            .list
-            .iter()
-            .rev()
-            .find(|sa| sa.outward && sa.src == src && sa.dst == dst)?;
+        let sa = self.list.iter().rev().find(|sa| sa.outward && sa.src == src && sa.dst == dst)?;
         let SaKeys { ck, ik } = sa.keys.clone();
-        Some(Esp {
-            spi: sa.spi,
-            leg: sa.leg,
-            suite: sa.suite,
-            ck,
-            ik,
-        })
+        Some(Esp { spi: sa.spi, leg: sa.leg, suite: sa.suite, ck, ik })
     }
 
     /// Whether this ESP packet comes through, and if not why.
     pub(crate) fn inward(&self, esp: &Esp, src: SocketAddr, dst: SocketAddr) -> Result<(), &'static str> {
-        let Some(sa) = self
-            .list
-            .iter()
-            .find(|sa| !sa.outward && sa.spi == esp.spi && sa.dst.ip() == dst.ip())
-        else {
+        let Some(sa) = self.list.iter().find(|sa| !sa.outward && sa.spi == esp.spi && sa.dst.ip() == dst.ip()) else {
             return Err("esp: no association with that SPI");
         };
         if sa.suite != esp.suite {
@@ -162,13 +136,7 @@ impl SaTable {
     /// Takes out what is past its lifetime.
     pub(crate) fn expire(&mut self, now: Time) -> Vec<SaExpiry> {
         let gone = self.list.iter().filter(|sa| sa.expires <= now);
-        let gone = gone
-            .map(|sa| SaExpiry {
-                dst: sa.dst.ip(),
-                spi: sa.spi,
-                hard: true,
-            })
-            .collect();
+        let gone = gone.map(|sa| SaExpiry { dst: sa.dst.ip(), spi: sa.spi, hard: true }).collect();
         self.list.retain(|sa| sa.expires > now);
         gone
     }
@@ -205,24 +173,13 @@ mod tests {
             port_us: 5064,
             port_pc: 6101,
             port_ps: 6100,
-            suite: Suite {
-                alg: AuthAlg::HmacSha1_96,
-                ealg: EncAlg::AesCbc,
-            },
+            suite: Suite { alg: AuthAlg::HmacSha1_96, ealg: EncAlg::AesCbc },
         }
     }
 
     fn install(table: &mut SaTable, side: SaSide, ck: u8) -> Result<(), SaError> {
-        let keys = SaKeys {
-            ck: Secret::new([ck; 16]),
-            ik: Secret::new([2; 16]),
-        };
-        let change = SaChange::Install {
-            set: set(),
-            keys,
-            side,
-            expires: Time::from_secs(10),
-        };
+        let keys = SaKeys { ck: Secret::new([ck; 16]), ik: Secret::new([2; 16]) };
+        let change = SaChange::Install { set: set(), keys, side, expires: Time::from_secs(10) };
         table.change(change, Time::EPOCH)
     }
 

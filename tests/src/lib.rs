@@ -16,4 +16,4 @@ pub use ipsec::EspSupport;
 pub use lab::{Lab, LabConfig};
 pub use net::Conditions;
 pub use trace::{Entry, Ladder, What};
-pub use world::{NodeId, World};
+pub use world::{NodeId, Sent, Verdict, World};

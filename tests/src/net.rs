@@ -23,13 +23,7 @@ pub struct Conditions {
 
 impl Conditions {
     pub const fn calm(latency: Duration) -> Self {
-        Self {
-            latency,
-            jitter: Duration::ZERO,
-            loss: 0,
-            duplication: 0,
-            stragglers: 0,
-        }
+        Self { latency, jitter: Duration::ZERO, loss: 0, duplication: 0, stragglers: 0 }
     }
 
     pub(crate) fn delay(&self, rng: &mut Rng) -> Duration {

@@ -20,13 +20,7 @@ pub struct Entry {
 
 #[derive(Clone, Debug)]
 pub enum What {
-    Sip {
-        bytes: Bytes,
-        transport: &'static str,
-        src: SocketAddr,
-        dst: SocketAddr,
-        esp: Option<(u32, &'static str)>,
-    },
+    Sip { bytes: Bytes, transport: &'static str, src: SocketAddr, dst: SocketAddr, esp: Option<(u32, &'static str)> },
     Diameter(Bytes),
     Note(String),
 }
@@ -60,23 +54,14 @@ impl Ladder<'_> {
                 return;
             }
             What::Diameter(bytes) => ("->", diameter_line(bytes)),
-            What::Sip {
-                bytes,
-                transport,
-                src,
-                dst,
-                esp,
-            } => {
+            What::Sip { bytes, transport, src, dst, esp } => {
                 let way = match esp {
                     Some((spi, leg)) if self.times => format!("{transport} [esp {leg} {spi:#010x}]"),
                     Some((_, leg)) => format!("{transport} [esp {leg}]"),
                     None if self.times => format!("{transport} {src}>{dst}"),
                     None => (*transport).to_owned(),
                 };
-                (
-                    if esp.is_some() { "=>" } else { "->" },
-                    format!("{}  {way}", sip_line(bytes)),
-                )
+                (if esp.is_some() { "=>" } else { "->" }, format!("{}  {way}", sip_line(bytes)))
             }
         };
         let to = self.name(entry.to);
@@ -97,12 +82,7 @@ fn sip_line(bytes: &Bytes) -> String {
     let mut out = if m.is_request() {
         m.method().to_string()
     } else {
-        format!(
-            "{} {} ({})",
-            m.status(),
-            String::from_utf8_lossy(m.reason()),
-            m.method()
-        )
+        format!("{} {} ({})", m.status(), String::from_utf8_lossy(m.reason()), m.method())
     };
     if m.is_request() && m.text(Name::Expires) == Some("0") {
         out.push_str(" expires=0");
@@ -143,12 +123,7 @@ fn sip_line(bytes: &Bytes) -> String {
 
 /// Command and result, read without the crate under test.
 fn diameter_line(bytes: &[u8]) -> String {
-    let number = |at: usize| {
-        bytes
-            .get(at..at + 4)
-            .and_then(|b| b.first_chunk())
-            .map_or(0, |b| u32::from_be_bytes(*b))
-    };
+    let number = |at: usize| bytes.get(at..at + 4).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_be_bytes(*b));
     let command = number(4) & 0x00ff_ffff;
     let request = bytes.get(4).is_some_and(|flags| flags & 0x80 != 0);
     let name = match command {
@@ -181,11 +156,7 @@ fn diameter_line(bytes: &[u8]) -> String {
 /// The content of the first AVP with this code.
 pub(crate) fn avp(mut rest: &[u8], code: u32) -> Option<&[u8]> {
     while rest.len() >= 8 {
-        let number = |at: usize| {
-            rest.get(at..at + 4)
-                .and_then(|b| b.first_chunk())
-                .map(|b| u32::from_be_bytes(*b))
-        };
+        let number = |at: usize| rest.get(at..at + 4).and_then(|b| b.first_chunk()).map(|b| u32::from_be_bytes(*b));
         let length = usize::try_from(number(4)? & 0x00ff_ffff).ok()?;
         let header = if rest[4] & 0x80 != 0 { 12 } else { 8 };
         if number(0)? == code {

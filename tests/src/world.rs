@@ -60,41 +60,13 @@ struct Host {
 /// What the world does at a set time.
 enum Due {
     Tell(NodeId, Event),
-    Datagram {
-        entry: usize,
-        src: SocketAddr,
-        dst: SocketAddr,
-        bytes: Bytes,
-        esp: Option<Esp>,
-    },
-    Syn {
-        conn: u64,
-    },
-    Segment {
-        entry: usize,
-        conn: u64,
-        to: usize,
-        bytes: Bytes,
-        esp: Option<Esp>,
-    },
-    Fin {
-        conn: u64,
-        to: usize,
-    },
-    LinkOpen {
-        from: NodeId,
-        peer: PeerId,
-        target: Option<SocketAddr>,
-    },
-    LinkData {
-        link: u64,
-        to: usize,
-        bytes: Bytes,
-    },
-    LinkFin {
-        link: u64,
-        to: usize,
-    },
+    Datagram { entry: usize, src: SocketAddr, dst: SocketAddr, bytes: Bytes, esp: Option<Esp> },
+    Syn { conn: u64 },
+    Segment { entry: usize, conn: u64, to: usize, bytes: Bytes, esp: Option<Esp> },
+    Fin { conn: u64, to: usize },
+    LinkOpen { from: NodeId, peer: PeerId, target: Option<SocketAddr> },
+    LinkData { link: u64, to: usize, bytes: Bytes },
+    LinkFin { link: u64, to: usize },
 }
 
 pub struct World {
@@ -170,10 +142,7 @@ impl World {
             assert!(taken.is_none(), "{name}: {} is bound already", listener.addr);
         }
         for addr in &wiring.diameter {
-            assert!(
-                self.diameter.insert(*addr, id).is_none(),
-                "{name}: {addr} is bound already"
-            );
+            assert!(self.diameter.insert(*addr, id).is_none(), "{name}: {addr} is bound already");
         }
         self.names.push(name.into());
         self.hosts.push(Host {
@@ -195,12 +164,8 @@ impl World {
         self.hosts[node.0].deadline = None;
         self.note(node, "crashes");
         self.drop_links(node);
-        let conns: Vec<u64> = self
-            .conns
-            .iter()
-            .filter(|(_, c)| c.ends.iter().any(|e| e.node == node))
-            .map(|(id, _)| *id)
-            .collect();
+        let conns: Vec<u64> =
+            self.conns.iter().filter(|(_, c)| c.ends.iter().any(|e| e.node == node)).map(|(id, _)| *id).collect();
         for conn in conns {
             self.close_conn(conn, Some(node), LOCAL);
         }
@@ -223,12 +188,8 @@ impl World {
 
     /// Breaks all Diameter connections of a node.
     pub fn drop_links(&mut self, node: NodeId) {
-        let links: Vec<u64> = self
-            .links
-            .iter()
-            .filter(|(_, l)| l.ends.iter().any(|e| e.node == node))
-            .map(|(id, _)| *id)
-            .collect();
+        let links: Vec<u64> =
+            self.links.iter().filter(|(_, l)| l.ends.iter().any(|e| e.node == node)).map(|(id, _)| *id).collect();
         for link in links {
             for to in 0..2 {
                 self.after(LOCAL, Due::LinkFin { link, to });
@@ -240,12 +201,7 @@ impl World {
     pub fn partition(&mut self, a: NodeId, b: NodeId) {
         self.cut.push((a, b));
         let between = |ends: &[End; 2]| ends.iter().any(|e| e.node == a) && ends.iter().any(|e| e.node == b);
-        let links: Vec<u64> = self
-            .links
-            .iter()
-            .filter(|(_, l)| between(&l.ends))
-            .map(|(id, _)| *id)
-            .collect();
+        let links: Vec<u64> = self.links.iter().filter(|(_, l)| between(&l.ends)).map(|(id, _)| *id).collect();
         for link in links {
             for to in 0..2 {
                 self.after(LOCAL, Due::LinkFin { link, to });
@@ -307,27 +263,14 @@ impl World {
 
     pub fn note(&mut self, node: NodeId, text: impl Into<String>) {
         let what = What::Note(text.into());
-        self.trace.push(Entry {
-            at: self.now,
-            from: node,
-            to: None,
-            what,
-            lost: None,
-        });
+        self.trace.push(Entry { at: self.now, from: node, to: None, what, lost: None });
     }
 
     /// Gives a command to a node; see [`World::reply`].
     pub fn command(&mut self, node: NodeId, call: &str, args: Value) -> CommandId {
         self.sequence += 1;
         let id = CommandId(self.sequence);
-        self.tell(
-            node,
-            Event::Command(Command {
-                id,
-                call: call.into(),
-                args,
-            }),
-        );
+        self.tell(node, Event::Command(Command { id, call: call.into(), args }));
         id
     }
 
@@ -347,11 +290,7 @@ impl World {
                 return reply;
             }
             let next = self.next_time();
-            assert!(
-                next.is_some_and(|t| t <= patience),
-                "{}: no answer to {call}",
-                self.name(node)
-            );
+            assert!(next.is_some_and(|t| t <= patience), "{}: no answer to {call}", self.name(node));
             self.step();
         }
     }
@@ -361,16 +300,7 @@ impl World {
         let bytes = bytes.into();
         let from = self.listeners.get(&src).map_or(NodeId(0), |l| l.0);
         let entry = self.push_sip(from, &bytes, "udp(forged)", src, dst, None);
-        self.after(
-            self.gm.latency,
-            Due::Datagram {
-                entry,
-                src,
-                dst,
-                bytes,
-                esp: None,
-            },
-        );
+        self.after(self.gm.latency, Due::Datagram { entry, src, dst, bytes, esp: None });
     }
 
     pub fn run_for(&mut self, time: Duration) {
@@ -398,9 +328,7 @@ impl World {
 
     /// Anything still on the way but a Diameter watchdog.
     fn sip_under_way(&self) -> bool {
-        self.agenda
-            .values()
-            .any(|due| !matches!(due, Due::LinkData { .. } | Due::LinkOpen { .. }))
+        self.agenda.values().any(|due| !matches!(due, Due::LinkData { .. } | Due::LinkOpen { .. }))
     }
 
     /// What a node's snapshot says about open transactions and pending requests.
@@ -410,29 +338,17 @@ impl World {
 
     /// Everything so far, as people read it.
     pub fn ladder(&self) -> String {
-        Ladder {
-            names: &self.names,
-            times: true,
-            start: START,
-        }
-        .print(&self.trace)
+        Ladder { names: &self.names, times: true, start: START }.print(&self.trace)
     }
 
     /// SIP and Cx without times, without the peer machine's own messages: for goldens.
     pub fn golden_ladder(&self) -> String {
         let shown = |e: &&Entry| match &e.what {
-            What::Diameter(bytes) => bytes
-                .get(5..8)
-                .is_some_and(|c| u32::from_be_bytes([0, c[0], c[1], c[2]]) >= 300),
+            What::Diameter(bytes) => bytes.get(5..8).is_some_and(|c| u32::from_be_bytes([0, c[0], c[1], c[2]]) >= 300),
             _ => true,
         };
         let entries: Vec<Entry> = self.trace.iter().filter(shown).cloned().collect();
-        Ladder {
-            names: &self.names,
-            times: false,
-            start: START,
-        }
-        .print(&entries)
+        Ladder { names: &self.names, times: false, start: START }.print(&entries)
     }
 
     /// Takes the earliest thing that happens.
@@ -464,11 +380,7 @@ impl World {
 
     fn next_time(&self) -> Option<Time> {
         let agenda = self.agenda.keys().next().map(|(at, _)| *at);
-        let hosts = self
-            .hosts
-            .iter()
-            .flat_map(|h| [h.deadline, h.sas.next_expiry()])
-            .flatten();
+        let hosts = self.hosts.iter().flat_map(|h| [h.deadline, h.sas.next_expiry()]).flatten();
         hosts.chain(agenda).min()
     }
 
@@ -477,14 +389,7 @@ impl World {
         let host = &mut self.hosts[id.0];
         let Some(node) = &mut host.node else { return };
         let mut actions = Vec::new();
-        node.handle(
-            event,
-            &mut Ctx {
-                now: self.now,
-                rng: &mut host.rng,
-                actions: &mut actions,
-            },
-        );
+        node.handle(event, &mut Ctx { now: self.now, rng: &mut host.rng, actions: &mut actions });
         host.deadline = node.deadline();
         for action in actions {
             self.perform(id, action);
@@ -525,10 +430,7 @@ impl World {
                 let result = self.hosts[id.0].sas.change(change, self.now);
                 self.after(LOCAL, Due::Tell(id, Event::Sa { id: request, result }));
             }
-            Action::Store {
-                id: request,
-                request: what,
-            } => {
+            Action::Store { id: request, request: what } => {
                 let host = &mut self.hosts[id.0];
                 let result = if host.store_down {
                     Err(StoreError::Unavailable("the simulator says so".into()))
@@ -552,20 +454,12 @@ impl World {
         };
         let records = self.dns.get(&name.to_ascii_lowercase()).ok_or(DnsError::NoSuchName)?;
         let fitting: Vec<DnsRecord> = records.iter().filter(|r| fits(r)).cloned().collect();
-        if fitting.is_empty() {
-            Err(DnsError::NoRecord)
-        } else {
-            Ok(fitting)
-        }
+        if fitting.is_empty() { Err(DnsError::NoRecord) } else { Ok(fitting) }
     }
 
     fn conditions(&self, a: NodeId, b: Option<NodeId>) -> Conditions {
         let handset = |n: NodeId| self.hosts[n.0].handset;
-        if handset(a) || b.is_some_and(handset) {
-            self.gm
-        } else {
-            self.core
-        }
+        if handset(a) || b.is_some_and(handset) { self.gm } else { self.core }
     }
 
     fn is_cut(&self, a: NodeId, b: NodeId) -> bool {
@@ -596,29 +490,13 @@ impl World {
     ) -> usize {
         let to = self.listeners.get(&dst).map(|l| l.0).or_else(|| self.conn_end(dst));
         let esp = esp.map(|e| (e.spi, e.leg));
-        let what = What::Sip {
-            bytes: bytes.clone(),
-            transport,
-            src,
-            dst,
-            esp,
-        };
-        self.trace.push(Entry {
-            at: self.now,
-            from,
-            to,
-            what,
-            lost: None,
-        });
+        let what = What::Sip { bytes: bytes.clone(), transport, src, dst, esp };
+        self.trace.push(Entry { at: self.now, from, to, what, lost: None });
         self.trace.len() - 1
     }
 
     fn conn_end(&self, addr: SocketAddr) -> Option<NodeId> {
-        self.conns
-            .values()
-            .flat_map(|c| &c.ends)
-            .find(|e| e.addr == addr)
-            .map(|e| e.node)
+        self.conns.values().flat_map(|c| &c.ends).find(|e| e.addr == addr).map(|e| e.node)
     }
 
     /// What leaves: as ESP when an association covers it; never in clear from a protected port.
@@ -649,12 +527,7 @@ impl World {
         let mut filter = self.filter.take();
         let verdict = filter.as_mut().map_or(Verdict::Pass, |f| {
             let to = to.map_or("nobody", |t| self.names[t.0].as_str());
-            f(&Sent {
-                from: &self.names[id.0],
-                to,
-                bytes: &bytes,
-                esp: esp.is_some(),
-            })
+            f(&Sent { from: &self.names[id.0], to, bytes: &bytes, esp: esp.is_some() })
         });
         self.filter = filter;
         let bytes = match verdict {
@@ -691,16 +564,7 @@ impl World {
         let copies = 1 + usize::from(conditions.happens(conditions.duplication, &mut self.rng));
         for _ in 0..copies {
             let delay = conditions.delay(&mut self.rng);
-            self.after(
-                delay,
-                Due::Datagram {
-                    entry,
-                    src,
-                    dst,
-                    bytes: bytes.clone(),
-                    esp: esp.clone(),
-                },
-            );
+            self.after(delay, Due::Datagram { entry, src, dst, bytes: bytes.clone(), esp: esp.clone() });
         }
     }
 
@@ -736,22 +600,9 @@ impl World {
         let Some(&(other, _)) = self.listeners.get(&flow.remote) else {
             return self.fail(id, first.tag, flow, FlowError::Refused, self.gm.latency * 2);
         };
-        let end = |node, addr, id| End {
-            node,
-            addr,
-            id,
-            last_arrival: Time::EPOCH,
-        };
+        let end = |node, addr, id| End { node, addr, id, last_arrival: Time::EPOCH };
         let ends = [end(id, local, conn * 2), end(other, flow.remote, conn * 2 + 1)];
-        self.conns.insert(
-            conn,
-            Conn {
-                ends,
-                open: false,
-                queued: vec![first],
-                told: [false; 2],
-            },
-        );
+        self.conns.insert(conn, Conn { ends, open: false, queued: vec![first], told: [false; 2] });
         let rtt = self.conditions(id, Some(other)).latency * 2;
         self.after(rtt, Due::Syn { conn });
     }
@@ -803,16 +654,7 @@ impl World {
         let Some(c) = self.conns.get_mut(&conn) else { return };
         let arrival = (self.now + delay).max(c.ends[1 - side].last_arrival + Duration::from_micros(1));
         c.ends[1 - side].last_arrival = arrival;
-        self.at(
-            arrival,
-            Due::Segment {
-                entry,
-                conn,
-                to: 1 - side,
-                bytes,
-                esp,
-            },
-        );
+        self.at(arrival, Due::Segment { entry, conn, to: 1 - side, bytes, esp });
     }
 
     /// Nothing gets through: after a while both ends give the connection up.
@@ -853,12 +695,7 @@ impl World {
             self.lose(entry, why);
             return self.stall(conn);
         }
-        let flow = Flow {
-            transport: Transport::Tcp,
-            local: end.addr,
-            remote: from.addr,
-            conn: Some(ConnId(end.id)),
-        };
+        let flow = Flow { transport: Transport::Tcp, local: end.addr, remote: from.addr, conn: Some(ConnId(end.id)) };
         self.tell(end.node, Event::Sip(Packet { flow, bytes }));
     }
 
@@ -871,101 +708,38 @@ impl World {
         let other = l.ends[to].node;
         self.invariants.on_diameter(&bytes);
         let what = What::Diameter(bytes.clone());
-        self.trace.push(Entry {
-            at: self.now,
-            from: id,
-            to: Some(other),
-            what,
-            lost: None,
-        });
-        self.at(
-            arrival,
-            Due::LinkData {
-                link: number,
-                to,
-                bytes,
-            },
-        );
+        self.trace.push(Entry { at: self.now, from: id, to: Some(other), what, lost: None });
+        self.at(arrival, Due::LinkData { link: number, to, bytes });
     }
 
     fn on_link_open(&mut self, from: NodeId, peer: PeerId, target: Option<SocketAddr>) {
         let other = target.and_then(|t| self.diameter.get(&t).copied());
         let open = other.filter(|o| self.hosts[o.0].node.is_some() && !self.is_cut(from, *o));
         let (Some(other), Some(target)) = (open, target) else {
-            return self.tell(
-                from,
-                Event::LinkDown {
-                    link: None,
-                    peer: Some(peer),
-                },
-            );
+            return self.tell(from, Event::LinkDown { link: None, peer: Some(peer) });
         };
         self.sequence += 1;
         let number = self.sequence;
         let port = 32_768 + u16::try_from(self.rng.below(28_000)).unwrap_or(0);
         let source = SocketAddr::new(target.ip(), port);
-        let end = |node, addr, id| End {
-            node,
-            addr,
-            id,
-            last_arrival: Time::EPOCH,
-        };
+        let end = |node, addr, id| End { node, addr, id, last_arrival: Time::EPOCH };
         let ends = [end(from, source, number * 2), end(other, target, number * 2 + 1)];
-        self.links.insert(
-            number,
-            Link {
-                ends,
-                peer,
-                told: [false; 2],
-            },
-        );
-        self.tell(
-            from,
-            Event::LinkUp {
-                link: LinkId(number * 2),
-                peer: Some(peer),
-                remote: target,
-            },
-        );
-        self.tell(
-            other,
-            Event::LinkUp {
-                link: LinkId(number * 2 + 1),
-                peer: None,
-                remote: source,
-            },
-        );
+        self.links.insert(number, Link { ends, peer, told: [false; 2] });
+        self.tell(from, Event::LinkUp { link: LinkId(number * 2), peer: Some(peer), remote: target });
+        self.tell(other, Event::LinkUp { link: LinkId(number * 2 + 1), peer: None, remote: source });
     }
 
     fn perform_due(&mut self, due: Due) {
         match due {
             Due::Tell(id, event) => self.tell(id, event),
-            Due::Datagram {
-                entry,
-                src,
-                dst,
-                bytes,
-                esp,
-            } => self.on_datagram(entry, src, dst, bytes, esp),
+            Due::Datagram { entry, src, dst, bytes, esp } => self.on_datagram(entry, src, dst, bytes, esp),
             Due::Syn { conn } => self.on_syn(conn),
-            Due::Segment {
-                entry,
-                conn,
-                to,
-                bytes,
-                esp,
-            } => self.on_segment(entry, conn, to, bytes, esp),
+            Due::Segment { entry, conn, to, bytes, esp } => self.on_segment(entry, conn, to, bytes, esp),
             Due::Fin { conn, to } => self.on_fin(conn, to),
             Due::LinkOpen { from, peer, target } => self.on_link_open(from, peer, target),
             Due::LinkData { link, to, bytes } => {
                 if let Some(end) = self.links.get(&link).map(|l| l.ends[to]) {
-                    self.tell(
-                        end.node,
-                        Event::Diameter {
-                            link: LinkId(end.id),
-                            bytes,
-                        },
-                    );
+                    self.tell(end.node, Event::Diameter { link: LinkId(end.id), bytes });
                 }
             }
             Due::LinkFin { link, to } => self.on_link_fin(link, to),
@@ -982,13 +756,7 @@ impl World {
             self.links.remove(&link);
         }
         if !told {
-            self.tell(
-                end.node,
-                Event::LinkDown {
-                    link: Some(LinkId(end.id)),
-                    peer,
-                },
-            );
+            self.tell(end.node, Event::LinkDown { link: Some(LinkId(end.id)), peer });
         }
     }
 
@@ -1007,13 +775,7 @@ impl World {
         if let Err(why) = verdict {
             return self.lose(entry, why);
         }
-        self.tell(
-            id,
-            Event::Sip(Packet {
-                flow: Flow::udp(dst, src),
-                bytes,
-            }),
-        );
+        self.tell(id, Event::Sip(Packet { flow: Flow::udp(dst, src), bytes }));
     }
 }
 

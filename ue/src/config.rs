@@ -131,6 +131,8 @@ pub struct Config {
     pub pcscf: SocketAddr,
     /// udp or tcp.
     pub transport: GmTransport,
+    /// Requests larger than this many bytes go by TCP. Phones differ, and most send a long REGISTER by UDP.
+    pub udp_limit: usize,
     /// Offer security associations (RFC 3329, TS 33.203).
     pub sec_agree: bool,
     /// Algorithms offered in Security-Client, most wanted first.
@@ -179,6 +181,7 @@ impl Default for Config {
             client_ports: 4,
             pcscf: SocketAddr::from((Ipv4Addr::LOCALHOST, 5060)),
             transport: GmTransport::Udp,
+            udp_limit: 65_000,
             sec_agree: true,
             offers: vec![
                 cbc(AuthAlg::HmacSha1_96, EncAlg::AesCbc),

@@ -109,10 +109,10 @@ impl Ue {
             ue: timers,
             local,
             sent_by: local.to_string(),
-            udp_limit: usize::from(u16::MAX),
+            udp_limit: config.udp_limit,
             hops: StaticHops::default(),
             max_transactions: 64,
-            server_location: LocateConfig::default(),
+            server_location: LocateConfig { ue_udp_limit: config.udp_limit, ..LocateConfig::default() },
         });
         Ok(Self {
             identity: config.identity()?,
