@@ -1,1 +1,146 @@
-//! soon
+//! Chaos: many worlds from many seeds, each with loss, duplication and reordering, where handsets come, refresh and go as
+//! they like. In the end it is quiet: every handset is registered or was told why not, nothing waits anywhere, and what
+//! the elements hold fits together.
+//!
+//! `IMSBOX_CHAOS_SEEDS=FROM-TO` runs other seeds than the 100 of every day.
+
+use ims_core::Rng;
+use ims_core::config::Span;
+use ims_tests::{Conditions, Lab, LabConfig};
+use serde_json::Value;
+use std::time::Duration;
+
+const HANDSETS: usize = 6;
+
+/// A world whose weather and habits follow from its seed.
+fn weather(seed: u64) -> LabConfig {
+    let mut rng = Rng::from_u64(seed ^ 0xc4a0_5000);
+    let mut config = LabConfig { seed, handsets: HANDSETS, scscfs: 2, ..LabConfig::default() };
+    if rng.below(3) == 0 {
+        config = config.with_tcp();
+    }
+    if rng.below(3) == 0 {
+        config = config.with_registration("reauthenticate = 'always'");
+    }
+    config.v6 = rng.below(4) == 0;
+    config.ue.retry = (rng.below(2) == 0).then_some(Span::secs(30));
+    config.ue.udp_limit = if rng.below(4) == 0 { 1300 } else { 65_000 };
+    config.icscf.timers.t1 = Span::millis(100);
+    config.ue.journal = true;
+    config
+}
+
+fn storm(lab: &mut Lab, rng: &mut Rng) {
+    lab.world.gm = Conditions {
+        latency: Duration::from_millis(10 + rng.below(40)),
+        jitter: Duration::from_millis(rng.below(200)),
+        loss: u16::try_from(rng.below(200)).unwrap_or(0),
+        duplication: u16::try_from(rng.below(100)).unwrap_or(0),
+        stragglers: u16::try_from(rng.below(100)).unwrap_or(0),
+    };
+    lab.world.core = Conditions {
+        latency: Duration::from_millis(1),
+        jitter: Duration::from_millis(1 + rng.below(5)),
+        loss: u16::try_from(rng.below(30)).unwrap_or(0),
+        duplication: u16::try_from(rng.below(30)).unwrap_or(0),
+        stragglers: u16::try_from(rng.below(20)).unwrap_or(0),
+    };
+}
+
+fn run(seed: u64) {
+    let mut lab = Lab::new(weather(seed));
+    let mut rng = Rng::from_u64(seed ^ 0x5707);
+    storm(&mut lab, &mut rng);
+    let mut asked = Vec::new();
+    for _ in 0..HANDSETS * 5 {
+        let number = usize::try_from(rng.below(HANDSETS as u64)).unwrap_or(0);
+        let call = ["register", "register", "refresh", "deregister"][usize::try_from(rng.below(4)).unwrap_or(0)];
+        asked.push(lab.world.command(lab.ues[number], call, Value::Null));
+        lab.world.run_for(Duration::from_millis(rng.below(20_000)));
+    }
+    lab.world.gm = Conditions::calm(Duration::from_millis(20));
+    lab.world.core = Conditions::calm(Duration::from_millis(1));
+    lab.rest();
+    for id in asked {
+        assert!(lab.world.reply(id).is_some(), "a command was never answered");
+    }
+    let told = |state: &Value| state["binding"].is_object() || state["state"] == "off";
+    for n in 0..HANDSETS {
+        assert!(told(&lab.ue(n)), "{}", lab.ue(n));
+    }
+    agree(&mut lab);
+    // All of them go; whoever is still on is switched off in good order, or its registration runs out.
+    for n in 0..HANDSETS {
+        if lab.ue(n)["binding"].is_object() {
+            let answer = lab.deregister(n);
+            assert!(answer.is_ok() || lab.ue(n)["state"] == "off", "{answer:?}");
+        }
+    }
+    lab.world.run_for(Duration::from_secs(3 * 7200));
+    for n in 0..HANDSETS {
+        if lab.ue(n)["binding"].is_object() {
+            lab.deregister(n).ok();
+        }
+    }
+    lab.world.run_for(Duration::from_secs(7200 + 600));
+    lab.rest();
+    assert_eq!(lab.registered_at_pcscf(), 0, "registrations stay at the P-CSCF");
+    assert_eq!(lab.world.sa_sets(lab.pcscf), 0, "associations stay in the P-CSCF's kernel");
+}
+
+/// Calm weather: who is registered can refresh, and all elements have the same view of it.
+fn agree(lab: &mut Lab) {
+    for n in 0..HANDSETS {
+        if !lab.ue(n)["binding"].is_object() {
+            continue;
+        }
+        let answer = lab.refresh(n);
+        assert!(answer.is_ok(), "ue{} cannot refresh in calm weather: {answer:?}", n + 1);
+        lab.rest();
+        let subscriber = lab.subscriber(n);
+        assert!(subscriber["scscf"].is_string(), "the HSS does not know where ue{} is: {subscriber}", n + 1);
+    }
+    for n in 0..HANDSETS {
+        let faults = lab.ue(n)["faults"].clone();
+        assert_eq!(faults, serde_json::json!({}), "ue{}", n + 1);
+    }
+}
+
+fn seeds() -> (u64, u64) {
+    let given = std::env::var("IMSBOX_CHAOS_SEEDS").ok();
+    let range = given.as_deref().and_then(|text| text.split_once('-'));
+    let parsed = range.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    parsed.unwrap_or((0, 99))
+}
+
+#[test]
+fn it_ends_quiet_whatever_the_network_does() {
+    let (from, to) = seeds();
+    // Two threads: this machine's cores in CI. Each world is alone with its seed.
+    std::thread::scope(|scope| {
+        let work = |odd: u64| move || (from..=to).filter(|s| s % 2 == odd).for_each(run);
+        let both = [scope.spawn(work(0)), scope.spawn(work(1))];
+        for one in both {
+            if let Err(panic) = one.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+/// The same seed gives the same trace.
+#[test]
+fn a_world_can_be_replayed() {
+    let trace = || {
+        let mut lab = Lab::new(weather(7));
+        let mut rng = Rng::from_u64(7);
+        storm(&mut lab, &mut rng);
+        for n in 0..HANDSETS {
+            lab.world.command(lab.ues[n], "register", Value::Null);
+        }
+        lab.world.run_for(Duration::from_secs(300));
+        lab.world.ladder()
+    };
+    let (one, two) = (trace(), trace());
+    assert!(one.len() > 1000 && one == two);
+}

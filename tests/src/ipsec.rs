@@ -61,7 +61,11 @@ impl SaTable {
             EspSupport::Yes => {}
         }
         if !self.fail_next.is_empty() {
-            return Err(self.fail_next.remove(0));
+            return Err(match (self.fail_next.remove(0), &change) {
+                // The kernel names the SPI that it was asked for.
+                (SaError::SpiTaken(_), SaChange::Install { set, .. }) => SaError::SpiTaken(set.spi_ps),
+                (other, _) => other,
+            });
         }
         match change {
             SaChange::Install { set, keys, side, expires } => self.install(set, &keys, side, expires, now),

@@ -65,7 +65,7 @@ fn several_handsets_attach_at_the_same_time() {
 
 #[test]
 fn what_is_granted_is_what_the_scscf_allows() {
-    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 1800"));
+    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 1800\ndefault_expires = 1800"));
     let state = lab.register(0).unwrap();
     assert_eq!(state["binding"]["granted_s"], 1800);
     assert_eq!(state["binding"]["service_route"][0], format!("sip:orig@scscf.{}:6060;lr", ims_tests::lab::DOMAIN));
@@ -167,7 +167,7 @@ fn a_hss_that_is_too_far_ahead_is_resynchronised() {
     let mut config = LabConfig { provision: false, ..LabConfig::default() };
     config.ue.sqn = 32;
     let mut lab = Lab::new(config);
-    lab.provision(0, serde_json::json!({ "sqn": (1u64 << 40).to_string() }));
+    lab.provision(0, serde_json::json!({ "sqn": format!("{:012x}", 1u64 << 40) }));
     let answer = lab.register(0);
     assert!(answer.is_ok(), "{answer:?}");
     assert_eq!(lab.ue(0)["counters"]["resynchronisations"], 1);

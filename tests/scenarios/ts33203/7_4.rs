@@ -68,7 +68,7 @@ fn the_old_set_serves_until_the_new_one_is_used() {
 /// Associations live a little longer than the registration.
 #[test]
 fn associations_outlive_the_registration_by_a_margin_only() {
-    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 600"));
+    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 600\ndefault_expires = 600"));
     lab.register(0).unwrap();
     lab.rest();
     lab.world.crash(lab.ues[0]);
@@ -81,7 +81,7 @@ fn associations_outlive_the_registration_by_a_margin_only() {
 /// The kernel of the handset loses its associations: after a while the handset starts anew and is let in.
 #[test]
 fn a_handset_that_lost_its_associations_comes_back() {
-    let mut config = LabConfig::default().with_registration("max_expires = 600");
+    let mut config = LabConfig::default().with_registration("max_expires = 600\ndefault_expires = 600");
     config.ue.retry = Some(ims_core::config::Span::secs(30));
     let mut lab = Lab::new(config);
     lab.register(0).unwrap();
