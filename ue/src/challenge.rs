@@ -118,7 +118,9 @@ impl Ue {
         }
         let set = offer.accept(&servers, self.config.address, self.config.pcscf).map_err(|fault| self.fatal(fault))?;
         if self.sets.is_full() {
-            return Err(Failure::NoFreeSet);
+            // TS 33.203 7.2: the oldest makes room.
+            let oldest = self.sets.oldest_retiring().ok_or(Failure::NoFreeSet)?;
+            self.remove_set(oldest, ctx);
         }
         let verify = message.raw(Name::SecurityServer).map(|v| String::from_utf8_lossy(v).into_owned());
         let verify = verify.collect::<Vec<_>>().join(", ");

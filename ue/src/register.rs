@@ -101,7 +101,11 @@ impl Ue {
             return false;
         }
         let fresh = self.binding.is_none();
-        let procedure = if fresh && procedure == Procedure::Refresh { Procedure::Register } else { procedure };
+        let procedure = match procedure {
+            Procedure::Refresh if fresh => Procedure::Register,
+            Procedure::Register if !fresh => Procedure::Refresh,
+            other => other,
+        };
         if fresh {
             self.dialog.renew(ctx);
             self.last_auth = None;

@@ -176,6 +176,11 @@ impl Sets {
         Some(self.list.remove(at).set)
     }
 
+    /// What can go when there is no room: the spi_us of the set that was replaced first.
+    pub(crate) fn oldest_retiring(&self) -> Option<u32> {
+        self.list.iter().find(|s| s.state == SetState::Retiring).map(|s| s.set.spi_us)
+    }
+
     /// The set that requests go through.
     pub(crate) fn established(&self) -> Option<&LiveSet> {
         self.list.iter().rev().find(|s| s.state == SetState::Established)

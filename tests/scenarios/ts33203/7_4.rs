@@ -36,7 +36,7 @@ fn there_are_never_more_than_three_sets() {
     lab.register(0).unwrap();
     for _ in 0..6 {
         let answer = lab.refresh(0);
-        assert!(answer.is_ok() || cause(&answer) == "no-free-sa-set", "{answer:?}");
+        assert!(answer.is_ok(), "{answer:?}");
         assert!(lab.world.sa_sets(lab.pcscf) <= 3 && lab.world.sa_sets(lab.ues[0]) <= 3);
     }
     lab.rest();
@@ -70,7 +70,6 @@ fn the_old_set_serves_until_the_new_one_is_used() {
 fn associations_outlive_the_registration_by_a_margin_only() {
     let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 600\ndefault_expires = 600"));
     lab.register(0).unwrap();
-    lab.rest();
     lab.world.crash(lab.ues[0]);
     lab.world.run_for(Duration::from_secs(599));
     assert_eq!(lab.world.sa_sets(lab.pcscf), 1);
