@@ -316,7 +316,9 @@ impl World {
     pub fn settle(&mut self, most: Duration) -> bool {
         let end = self.now + most;
         loop {
-            if !self.sip_under_way() && self.nodes().all(|n| self.is_quiet(n)) {
+            // Asking all nodes is dear, and in the middle of things in vain.
+            let pause = self.next_time().is_none_or(|t| t.since(self.now) > Duration::from_millis(100));
+            if pause && !self.sip_under_way() && self.nodes().all(|n| self.is_quiet(n)) {
                 return true;
             }
             match self.next_time() {
