@@ -11,6 +11,8 @@ use serde_json::Value;
 use std::time::Duration;
 
 const HANDSETS: usize = 6;
+/// Seconds that a registration lasts.
+const EXPIRES: u64 = 1800;
 
 /// A world whose weather and habits follow from its seed.
 fn weather(seed: u64) -> LabConfig {
@@ -19,8 +21,13 @@ fn weather(seed: u64) -> LabConfig {
     if rng.below(3) == 0 {
         config = config.with_tcp();
     }
-    if rng.below(3) == 0 {
-        config = config.with_registration("reauthenticate = 'always'");
+    let reauthenticate = if rng.below(3) == 0 { "always" } else { "never" };
+    config = config.with_registration(&format!(
+        "max_expires = {EXPIRES}\ndefault_expires = {EXPIRES}\nreauthenticate = '{reauthenticate}'"
+    ));
+    // The watchdog has its own tests; here it would be most of what happens.
+    for diameter in [&mut config.icscf.diameter, &mut config.scscf.diameter, &mut config.hss.diameter] {
+        diameter.watchdog = Duration::from_secs(600);
     }
     config.v6 = rng.below(4) == 0;
     config.ue.retry = (rng.below(2) == 0).then_some(Span::secs(30));
@@ -76,13 +83,13 @@ fn run(seed: u64) {
             assert!(answer.is_ok() || lab.ue(n)["state"] == "off", "{answer:?}");
         }
     }
-    lab.world.run_for(Duration::from_secs(3 * 7200));
+    lab.world.run_for(Duration::from_secs(2 * EXPIRES));
     for n in 0..HANDSETS {
         if lab.ue(n)["binding"].is_object() {
             lab.deregister(n).ok();
         }
     }
-    lab.world.run_for(Duration::from_secs(7200 + 600));
+    lab.world.run_for(Duration::from_secs(EXPIRES + 600));
     lab.rest();
     assert_eq!(lab.registered_at_pcscf(), 0, "registrations stay at the P-CSCF");
     assert_eq!(lab.world.sa_sets(lab.pcscf), 0, "associations stay in the P-CSCF's kernel");
