@@ -84,7 +84,8 @@ struct Fleet<'a> {
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    if !(options.rate > 0.0 && options.rate <= 1e6) || !(options.seconds > 0.0 && options.seconds <= 86_400.0) {
+    let within = |value: f64, most: f64| value > 0.0 && value <= most;
+    if !within(options.rate, 1e6) || !within(options.seconds, 86_400.0) {
         return Err("--rate must be above 0 and at most 1000000, --seconds above 0 and at most 86400".into());
     }
     let mut fleet = Fleet::new(options)?;

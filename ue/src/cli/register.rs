@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     let config = options.handset()?;
     let wiring = config.wiring();
     let node = Ue::new(config).map_err(|e| e.to_string())?;
-    ims_shell::init_logging("warn")?;
+    ims_shell::init_logging("warn").map_err(|e| e.to_string())?;
     let settings = Settings { http: Listen::Off, threads: 1, ..Settings::default() };
     ims_shell::block_on(&settings.clone(), async {
         let running =
