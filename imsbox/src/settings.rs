@@ -14,6 +14,12 @@ const SYSTEM_FILE: &str = "/etc/imsbox/imsbox.toml";
 /// Inside one process messages cross no network, so no MTU applies (RFC 3261 18.1.1).
 const LOOPBACK_MTU: i64 = 65_000;
 
+macro_rules! table {
+    ($($key:expr => $value:expr),* $(,)?) => {
+        Table::from_iter([$(($key.to_string(), Value::from($value))),*])
+    };
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct BoxConfig {
@@ -24,7 +30,8 @@ pub(crate) struct BoxConfig {
     /// Address of the core side: I-CSCF 4060, S-CSCF 6060, P-CSCF 5070, Cx 3868.
     core_address: IpAddr,
     gm: Gm,
-    shell: ims_shell::Settings,
+    /// The process: `ims_shell::Settings`.
+    shell: Table,
     pcscf: Table,
     icscf: Table,
     scscf: Table,
@@ -42,13 +49,12 @@ struct Gm {
 
 impl Default for BoxConfig {
     fn default() -> Self {
-        let shell = ims_shell::Settings { data_dir: default_data_dir(), ..Default::default() };
         Self {
             plmn: "001/01".into(),
             domain: None,
             core_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             gm: Gm::default(),
-            shell,
+            shell: Table::new(),
             pcscf: Table::new(),
             icscf: Table::new(),
             scscf: Table::new(),
@@ -104,7 +110,9 @@ impl Settings {
     fn decide(config: BoxConfig, machine: &[IpAddr], file: &str) -> Result<Self> {
         let plmn = Plmn::parse(&config.plmn).with_context(|| format!("{file}: plmn"))?;
         let domain = config.domain.clone().unwrap_or_else(|| plmn.home_domain());
-        let shell = config.shell.clone().with_environment().map_err(anyhow::Error::msg)?;
+        let data_dir = table! { "data_dir" => default_data_dir().display().to_string() };
+        let shell: ims_shell::Settings = role(file, "shell", data_dir, config.shell.clone())?;
+        let shell = shell.with_environment().map_err(anyhow::Error::msg)?;
         let gm_addresses = config.gm_addresses(machine).with_context(|| format!("{file}: gm.addresses"))?;
         let core = config.core_address;
         let derived = Derived { domain: &domain, core, gm_port: config.gm.port, gm_addresses: &gm_addresses };
@@ -169,11 +177,6 @@ struct Derived<'a> {
     gm_addresses: &'a [IpAddr],
 }
 
-macro_rules! table {
-    ($($key:expr => $value:expr),* $(,)?) => {
-        Table::from_iter([$(($key.to_string(), Value::from($value))),*])
-    };
-}
 
 impl Derived<'_> {
     fn at(&self, port: u16) -> String {
