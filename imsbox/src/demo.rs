@@ -105,7 +105,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) async fn run(self) -> Result<()> {
-        ims_shell::init_logging("warn")?;
+        ims_shell::init_logging("warn").map_err(anyhow::Error::msg)?;
         let folder = Scratch::new()?;
         let outcome = self.story(&folder).await;
         drop(folder);
@@ -218,7 +218,7 @@ pub(crate) struct Handsets {
 
 impl Handsets {
     pub(crate) async fn run(self) -> Result<()> {
-        ims_shell::init_logging("warn")?;
+        ims_shell::init_logging("warn").map_err(anyhow::Error::msg)?;
         let config = ue::Config {
             imsi: self.imsi.clone(),
             k: ue::Key::from_hex(K).unwrap_or_default(),

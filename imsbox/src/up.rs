@@ -66,8 +66,9 @@ fn banner(settings: &Settings, running: &Running) -> String {
     for line in shown {
         let _ = writeln!(out, "{line}");
     }
-    let ports = &settings.pcscf.gm;
-    let _ = writeln!(out, "  IPsec only         ports {} and {}", ports.protected_server_port, ports.protected_client_ports);
+    let gm = &settings.pcscf.gm;
+    let (first, last) = gm.protected_client_ports.0.clone().into_inner();
+    let _ = writeln!(out, "  behind IPsec       ports {} and {first}-{last}", gm.protected_server_port);
     if let Some(token) = &running.admin_token {
         let _ = writeln!(out, "Data folder  {}", settings.shell.data_dir.display());
         let _ = writeln!(out, "Admin token  {}", token.display());
