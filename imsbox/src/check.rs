@@ -148,7 +148,9 @@ fn ports(settings: &Settings, running: bool) -> Vec<Line> {
 fn bind_error(role: &str, transport: &str, addr: SocketAddr, result: std::io::Result<()>) -> Option<Line> {
     let error = result.err()?;
     let fix = match error.kind() {
-        ErrorKind::AddrInUse => format!("in use: find the program with `ss -lnp 'sport = :{}'`, or set another port", addr.port()),
+        ErrorKind::AddrInUse => {
+            format!("in use: find the program with `ss -lnp 'sport = :{}'`, or set another port", addr.port())
+        }
         ErrorKind::AddrNotAvailable => "this machine has no such address: set gm.addresses or core_address".into(),
         ErrorKind::PermissionDenied => "not allowed: ports below 1024 need CAP_NET_BIND_SERVICE".into(),
         _ => error.to_string(),
@@ -169,7 +171,11 @@ fn database(folder: &Path) -> Vec<Line> {
         )],
         Ok(()) if hss.exists() && !key.exists() && std::env::var_os("IMSBOX_MASTER_KEY").is_none() => vec![Line::fail(
             "database",
-            format!("{} is there but its key {} is not: restore it, the stored K and OPc need it", hss.display(), key.display()),
+            format!(
+                "{} is there but its key {} is not: restore it, the stored K and OPc need it",
+                hss.display(),
+                key.display()
+            ),
         )],
         Ok(()) => vec![Line::ok("database", format!("{} can be written", folder.display()))],
     }
@@ -185,7 +191,10 @@ fn addresses(gm: &[IpAddr], port: u16) -> Vec<Line> {
     };
     let list: Vec<_> = reachable.iter().map(ToString::to_string).collect();
     vec![
-        Line::ok("handset address", format!("{} (port {port}); there must be no NAT between handset and here", list.join(", "))),
+        Line::ok(
+            "handset address",
+            format!("{} (port {port}); there must be no NAT between handset and here", list.join(", ")),
+        ),
         Line::ok("P-CSCF for PCO", format!("{first}: give it to the packet core (Open5GS: `p-cscf:` in smf.yaml)")),
     ]
 }

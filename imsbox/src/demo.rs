@@ -36,7 +36,9 @@ pub(crate) async fn run() -> Result<()> {
             finish(status)
         }
         Ok(()) => {
-            println!("IPsec: this kernel has ESP, but the demo needs root to make network namespaces; registering without IPsec.");
+            println!(
+                "IPsec: this kernel has ESP, but the demo needs root to make network namespaces; registering without IPsec."
+            );
             Core { handsets_in: None }.run().await
         }
         Err(why) => {

@@ -82,7 +82,14 @@ impl Ladder {
             }
             Tapped::Action(Action::Sa { change: SaChange::Install { set, .. }, .. }) => {
                 let suite = format!("{}/{}", set.suite.alg.token(), set.suite.ealg.token());
-                self.push(at, here, here, format!("4 SAs into the kernel: {suite}"));
+                self.push(at, here, here, format!("asks the kernel for 4 SAs: {suite}"));
+            }
+            Tapped::Event(Event::Sa { result, .. }) => {
+                let answer = match result {
+                    Ok(()) => "the kernel has them".into(),
+                    Err(error) => format!("no SAs: {error}").split(':').take(2).collect::<Vec<_>>().join(":"),
+                };
+                self.push(at, here, here, answer);
             }
             _ => {}
         }

@@ -89,6 +89,7 @@ fn run(cli: Cli) -> Result<()> {
 /// Every address that a handset could reach; real ones before loopback.
 async fn machine_addresses() -> Vec<IpAddr> {
     let all = ims_shell::addresses::local_addresses().await;
-    let (loopback, real): (Vec<_>, Vec<_>) = all.into_iter().filter(|a| a.up && !a.link_local).partition(|a| a.loopback);
+    let (loopback, real): (Vec<_>, Vec<_>) =
+        all.into_iter().filter(|a| a.up && !a.link_local).partition(|a| a.loopback);
     real.into_iter().chain(loopback).map(|a| a.addr).collect()
 }

@@ -177,7 +177,6 @@ struct Derived<'a> {
     gm_addresses: &'a [IpAddr],
 }
 
-
 impl Derived<'_> {
     fn at(&self, port: u16) -> String {
         SocketAddr::new(self.core, port).to_string()
