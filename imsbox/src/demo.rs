@@ -107,7 +107,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) async fn run(self) -> Result<()> {
-        ims_shell::init_logging("warn").map_err(anyhow::Error::msg)?;
+        ims_shell::init_logging("warn")?;
         let folder = Scratch::new()?;
         let outcome = self.story(&folder).await;
         drop(folder);
@@ -220,7 +220,7 @@ pub(crate) struct Handsets {
 
 impl Handsets {
     pub(crate) async fn run(self) -> Result<()> {
-        ims_shell::init_logging("warn").map_err(anyhow::Error::msg)?;
+        ims_shell::init_logging("warn")?;
         let config = ue::Config {
             imsi: self.imsi.clone(),
             k: ue::Key::from_hex(K).unwrap_or_default(),

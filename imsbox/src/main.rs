@@ -73,7 +73,7 @@ fn run(cli: Cli) -> Result<()> {
         match cli.command {
             Command::Up => {
                 let settings = load(&machine_addresses().await)?;
-                ims_shell::init_logging(&settings.shell.log).map_err(anyhow::Error::msg)?;
+                ims_shell::init_logging(&settings.shell.log)?;
                 up::run(&settings).await
             }
             Command::Demo => demo::run().await,
