@@ -41,8 +41,12 @@ impl Lab {
 
     /// Provisions a subscriber with the handset's keys.
     pub fn subscribe(&self, imsi: &str) {
-        let (k, opc) = (handset::hex(&handset::K), handset::hex(&handset::OPC));
-        let body = format!("{{\"imsi\":\"{imsi}\",\"k\":\"{k}\",\"opc\":\"{opc}\"}}");
+        self.provision(imsi, &handset::hex(&handset::K), "opc", &handset::hex(&handset::OPC));
+    }
+
+    /// Provisions a subscriber with K, and OP or OPc.
+    pub fn provision(&self, imsi: &str, k: &str, op_or_opc: &str, value: &str) {
+        let body = format!("{{\"imsi\":\"{imsi}\",\"k\":\"{k}\",\"{op_or_opc}\":\"{value}\"}}");
         let (status, answer) = self.rest("POST", "/v1/subscribers", &body);
         assert_eq!(status, 201, "{answer}");
     }
