@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{ErrorKind, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use ue::{Config, Procedure, Ue};
+use ue::{Config, Procedure, Report, Ue};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -55,6 +55,14 @@ pub(crate) struct Options {
     /// Also offer security associations, as a phone does; answers then go on in clear (load runs have no ESP).
     #[arg(long)]
     sec_agree: bool,
+}
+
+/// What a handset is made to do.
+enum Do {
+    Handle(Event),
+    /// From scratch, as a phone that was switched on.
+    Register,
+    Deregister,
 }
 
 /// One handset of the fleet.
@@ -202,10 +210,7 @@ impl<'a> Fleet<'a> {
             self.stats.fail("still-busy".into());
         } else {
             self.open += 1;
-            self.act(index, &mut handset, |node, ctx| {
-                node.power_off(ctx);
-                node.start(Procedure::Register, ctx);
-            });
+            self.act(index, &mut handset, Do::Register);
         }
         self.put(index, handset);
     }
@@ -241,23 +246,34 @@ impl<'a> Fleet<'a> {
     }
 
     /// Lets the node do something, performs its actions, takes its reports, and queues its deadline.
-    fn act(&mut self, index: u32, handset: &mut Handset, what: impl FnOnce(&mut Ue, &mut Ctx<'_>)) {
-        let mut actions = Vec::new();
-        let now = self.now();
-        what(&mut handset.node, &mut Ctx { now, rng: &mut handset.rng, actions: &mut actions });
-        let mut refused = Vec::new();
-        for action in actions {
-            match action {
-                Action::SendSip { flow, bytes, .. } => self.send(handset, flow, bytes),
-                // No ESP in a load run: the handset goes on in clear.
-                Action::Sa { id, .. } => refused.push(id),
-                _ => {}
+    fn act(&mut self, index: u32, handset: &mut Handset, first: Do) {
+        let mut open = vec![first];
+        while let Some(next) = open.pop() {
+            let mut actions = Vec::new();
+            let now = self.now();
+            let ctx = &mut Ctx { now, rng: &mut handset.rng, actions: &mut actions };
+            match next {
+                Do::Handle(event) => handset.node.handle(event, ctx),
+                Do::Register => {
+                    handset.node.power_off(ctx);
+                    handset.node.start(Procedure::Register, ctx);
+                }
+                Do::Deregister => {
+                    handset.node.start(Procedure::Deregister, ctx);
+                }
+            }
+            for action in actions {
+                match action {
+                    Action::SendSip { flow, bytes, .. } => self.send(handset, flow, bytes),
+                    // No ESP in a load run: the handset goes on in clear.
+                    Action::Sa { id, .. } => open.push(Do::Handle(Event::Sa { id, result: Err(SaError::NoEsp) })),
+                    _ => {}
+                }
+            }
+            while let Some(report) = handset.node.next_report() {
+                open.extend(self.on_report(report));
             }
         }
-        for id in refused {
-            self.act(index, handset, |node, ctx| node.handle(Event::Sa { id, result: Err(SaError::NoEsp) }, ctx));
-        }
-        self.take_reports(index, handset);
         let deadline = handset.node.deadline();
         if let Some(at) = deadline.filter(|at| handset.queued.is_none_or(|queued| *at < queued)) {
             handset.queued = Some(at);
@@ -265,25 +281,20 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    fn take_reports(&mut self, index: u32, handset: &mut Handset) {
-        while let Some(report) = handset.node.next_report() {
-            if report.procedure == Procedure::Register {
-                self.open = self.open.saturating_sub(1);
-                match report.result {
-                    Ok(()) => {
-                        self.stats.ok += 1;
-                        let took = report.finished.since(report.started).as_micros();
-                        self.stats.latencies.push(u64::try_from(took).unwrap_or(u64::MAX));
-                        if self.options.deregister {
-                            self.act(index, handset, |node, ctx| {
-                                node.start(Procedure::Deregister, ctx);
-                            });
-                        }
-                    }
-                    Err(failure) => self.stats.fail(failure.name()),
-                }
-            }
+    /// Counts the end of a registration; gives back what the handset does next.
+    fn on_report(&mut self, report: Report) -> Option<Do> {
+        if report.procedure != Procedure::Register {
+            return None;
         }
+        self.open = self.open.saturating_sub(1);
+        if let Err(failure) = report.result {
+            self.stats.fail(failure.name());
+            return None;
+        }
+        self.stats.ok += 1;
+        let took = report.finished.since(report.started).as_micros();
+        self.stats.latencies.push(u64::try_from(took).unwrap_or(u64::MAX));
+        self.options.deregister.then_some(Do::Deregister)
     }
 
     fn send(&mut self, handset: &mut Handset, flow: Flow, bytes: Bytes) {
@@ -309,7 +320,7 @@ impl<'a> Fleet<'a> {
             let Some(mut handset) = self.take(index) else { continue };
             if handset.queued == Some(at) {
                 handset.queued = None;
-                self.act(index, &mut handset, |node, ctx| node.handle(Event::Timeout, ctx));
+                self.act(index, &mut handset, Do::Handle(Event::Timeout));
             }
             self.put(index, handset);
         }
@@ -327,7 +338,7 @@ impl<'a> Fleet<'a> {
         let Some(mut handset) = self.take(index) else { return };
         let local = SocketAddr::from((self.address(index), self.options.port));
         let packet = Packet { flow: Flow::udp(local, from), bytes: Bytes::copy_from_slice(bytes) };
-        self.act(index, &mut handset, |node, ctx| node.handle(Event::Sip(packet), ctx));
+        self.act(index, &mut handset, Do::Handle(Event::Sip(packet)));
         self.put(index, handset);
     }
 
