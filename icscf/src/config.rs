@@ -53,7 +53,8 @@ pub struct Scscf {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timers {
-    /// Round trip estimate: the first retransmission.
+    /// Round trip estimate: the first retransmission. An S-CSCF that says nothing for 64 times this is given up for
+    /// another one (TS 24.229 5.3.1.3); half of what the P-CSCF has, or the P-CSCF would give up on us meanwhile.
     pub t1: Span,
     /// Longest retransmission interval.
     pub t2: Span,
@@ -95,7 +96,7 @@ impl Default for Config {
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { t1: Span(SipTimers::CORE.t1), t2: Span(SipTimers::CORE.t2), t4: Span(SipTimers::CORE.t4) }
+        Self { t1: Span(SipTimers::CORE.t1 / 2), t2: Span(SipTimers::CORE.t2), t4: Span(SipTimers::CORE.t4) }
     }
 }
 

@@ -137,7 +137,7 @@ fn an_s_cscf_that_does_not_answer_is_replaced_by_capabilities() {
     bench.receive(PCSCF, &register(1));
     bench.hss_answers(uaa(ResultCode::SUBSEQUENT_REGISTRATION, Some("sip:one.example"), None));
     assert_eq!(bench.sent(FIRST).uri(), "sip:one.example");
-    bench.wait(Duration::from_secs(33));
+    bench.wait(Duration::from_secs(17));
     bench.drop_sent();
     let asked = bench.hss_answers(uaa(ResultCode::SUCCESS, Some("sip:one.example"), Some(&[1])));
     assert_eq!(kind_of(&asked), UserAuthorizationType::RegistrationAndCapabilities);

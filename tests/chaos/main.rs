@@ -32,7 +32,6 @@ fn weather(seed: u64) -> LabConfig {
     config.v6 = rng.below(4) == 0;
     config.ue.retry = (rng.below(2) == 0).then_some(Span::secs(30));
     config.ue.udp_limit = if rng.below(4) == 0 { 1300 } else { 65_000 };
-    config.icscf.timers.t1 = Span::millis(100);
     config.ue.journal = true;
     config
 }

@@ -161,7 +161,7 @@ impl Ue {
                 (Credential::MacFailure { .. }, _) => "saying that AUTN is wrong",
                 (Credential::SyncFailure { .. }, _) => "asking for resynchronisation (AUTS)",
             };
-            format!("REGISTER {how}, {what}, {flow}")
+            format!("REGISTER {how}, {what}: {} {} to {}", flow.transport, flow.local, flow.remote)
         });
         let to = Destination::Flow { flow, sent_by, leg: Leg::Ue };
         attempt.waiting = Some(Waiting::Answer(self.sip.send_request(message, to, ctx)));

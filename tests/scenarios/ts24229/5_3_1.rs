@@ -4,11 +4,8 @@ use crate::support::cause;
 use ims_tests::{Lab, LabConfig, golden};
 use std::time::Duration;
 
-/// Two S-CSCFs, and an I-CSCF that gives up on one (64*T1) well before the P-CSCF gives up on the I-CSCF.
-fn impatient() -> LabConfig {
-    let mut config = LabConfig { scscfs: 2, ..LabConfig::default() };
-    config.icscf.timers.t1 = ims_core::config::Span::millis(100);
-    config
+fn with_two_scscfs() -> LabConfig {
+    LabConfig { scscfs: 2, ..LabConfig::default() }
 }
 
 #[test]
@@ -72,7 +69,7 @@ fn a_hss_without_database_says_so() {
 /// 5.3.1.3: the S-CSCF does not answer, another one is chosen.
 #[test]
 fn another_scscf_takes_over() {
-    let mut lab = Lab::new(impatient());
+    let mut lab = Lab::new(with_two_scscfs());
     lab.world.crash(lab.scscf);
     let answer = lab.register(0);
     assert!(answer.is_ok(), "{answer:?}");
@@ -85,7 +82,7 @@ fn another_scscf_takes_over() {
 /// 5.3.1.3: the same for a handset whose S-CSCF goes away while it is registered.
 #[test]
 fn another_scscf_takes_over_a_registered_user() {
-    let mut config = impatient();
+    let mut config = with_two_scscfs();
     config.ue.retry = Some(ims_core::config::Span::secs(30));
     let mut lab = Lab::new(config);
     lab.register(0).unwrap();
