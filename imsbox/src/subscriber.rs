@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[derive(clap::Subcommand, Debug)]
 pub(crate) enum Subscriber {
     /// Add a subscriber: the IMPI and IMPUs are derived from the IMSI and MSISDN unless given
-    Add(Add),
+    Add(Box<Add>),
     /// Show one subscriber; keys are never shown
     Show { imsi: String },
     /// List all subscribers
