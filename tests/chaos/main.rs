@@ -106,9 +106,23 @@ fn agree(lab: &mut Lab) {
         let subscriber = lab.subscriber(n);
         assert!(subscriber["scscf"].is_string(), "the HSS does not know where ue{} is: {subscriber}", n + 1);
     }
+    every_binding_is_known_to_the_hss(lab);
     for n in 0..HANDSETS {
         let faults = lab.ue(n)["faults"].clone();
         assert_eq!(faults, serde_json::json!({}), "ue{}", n + 1);
+    }
+}
+
+fn every_binding_is_known_to_the_hss(lab: &mut Lab) {
+    let scscfs = [Some(lab.scscf), lab.scscf2];
+    let listed =
+        scscfs.into_iter().flatten().flat_map(|id| lab.world.snapshot(id)["registrations"].as_array().cloned());
+    let registrations: Vec<Value> = listed.flatten().collect();
+    for registration in registrations {
+        let impi = registration["impi"].as_str().unwrap_or_default();
+        let number = (0..HANDSETS).find(|n| impi == ims_tests::lab::impi(*n)).expect("one of ours");
+        let states = lab.subscriber(number)["impus"].to_string();
+        assert!(states.contains("\"state\":\"registered\""), "{registration} but at the HSS {states}");
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Invariants {
     sims: BTreeMap<String, Algorithm>,
     /// The highest sequence number handed out per IMPI.
     sqns: BTreeMap<String, Sqn>,
+    /// Sessions and what they were given: a request repeated with the T bit gets the same answer again.
+    given: BTreeSet<(Vec<u8>, Vec<u8>)>,
     /// Sessions of MARs that carry AUTS: the SIM may set the counter back.
     resynchronising: BTreeSet<Vec<u8>>,
 }
@@ -94,6 +96,9 @@ impl Invariants {
         else {
             panic!("SIP-Authenticate has {} bytes", token.len());
         };
+        if !self.given.insert((session.clone(), token.to_vec())) {
+            return;
+        }
         let mut sqn = [0; 6];
         sqn.copy_from_slice(&autn[..6]);
         sqn.iter_mut().zip(algorithm.f2345(rand).ak).for_each(|(byte, ak)| *byte ^= ak);

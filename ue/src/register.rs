@@ -434,7 +434,9 @@ impl Ue {
             self.remove_set(spi_us, ctx);
         }
         let final_word = matches!(failure, Failure::Refused { status: 403 | 404, .. });
-        if attempt.procedure == Procedure::Deregister || final_word {
+        // The P-CSCF is gone, or has lost us: start anew where the handset is one that tries again (5.1.1.4.1).
+        let lost = matches!(failure, Failure::Timeout | Failure::Transport(_)) && self.config.retry.is_some();
+        if attempt.procedure == Procedure::Deregister || final_word || lost {
             // Whatever the network thinks of it, the handset is off (TS 24.229 5.1.1.6).
             self.forget(ctx);
         }

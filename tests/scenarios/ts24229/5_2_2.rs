@@ -249,3 +249,51 @@ fn a_stranger_in_the_core_is_told_nothing() {
     assert_eq!(lab.world.lost["in clear to a protected port"], 2);
     assert_eq!(statuses_to_handsets(&lab).len(), before);
 }
+
+/// The P-CSCF's machine starts again: its kernel has no association any more, and handsets must find back.
+#[test]
+fn handsets_find_back_to_a_pcscf_that_started_again() {
+    for tcp in [false, true] {
+        let mut config = LabConfig { handsets: 3, ..LabConfig::default() };
+        config.ue.retry = Some(ims_core::config::Span::secs(30));
+        let mut lab = Lab::new(if tcp { config.with_tcp() } else { config });
+        for n in 0..3 {
+            lab.register(n).unwrap();
+        }
+        lab.world.crash(lab.pcscf);
+        lab.world.clear_sas(lab.pcscf);
+        let mut config = lab.config.pcscf.clone();
+        config.host = format!("pcscf.{}", ims_tests::lab::DOMAIN);
+        lab.world.restart(lab.pcscf, Box::new(pcscf::Pcscf::new(config).unwrap()));
+        lab.world.run_for(Duration::from_secs(7200 + 600));
+        lab.rest();
+        for n in 0..3 {
+            assert_eq!(lab.ue(n)["state"], "registered");
+        }
+        assert_eq!((lab.registered_at_pcscf(), lab.world.sa_sets(lab.pcscf)), (3, 3));
+    }
+}
+
+/// Bytes that are no SIP, from anywhere, to every open port.
+#[test]
+fn garbage_does_no_harm() {
+    let mut lab = with(|_| {});
+    let mut rng = ims_core::Rng::from_u64(99);
+    for round in 0..200u16 {
+        let mut bytes = vec![0; usize::from(round) * 7];
+        rng.fill(&mut bytes);
+        if round % 2 == 0 {
+            let head = format!(
+                "REGISTER sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP 10.1.0.1;branch=z9hG4bK{round}\r\n",
+                ims_tests::lab::DOMAIN
+            );
+            bytes.splice(0..0, head.into_bytes());
+        }
+        lab.world.inject("10.1.0.1:5062".parse().unwrap(), "10.0.0.10:5060".parse().unwrap(), bytes);
+        lab.world.run_for(Duration::from_millis(50));
+    }
+    lab.rest();
+    assert!(lab.register(0).is_ok());
+    lab.rest();
+    lab.assert_no_faults();
+}

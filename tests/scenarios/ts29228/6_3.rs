@@ -1,6 +1,8 @@
 //! TS 29.228 6.3: authentication; what the HSS hands out, it never hands out again.
 
-use ims_tests::{Lab, LabConfig};
+use crate::support::rewrite;
+use ims_sip::Name;
+use ims_tests::{Lab, LabConfig, What};
 use std::time::Duration;
 
 /// The invariants watch the sequence numbers; a crash between two vectors must not bring one back.
@@ -31,4 +33,46 @@ fn another_authentication_centre_may_share_the_sim() {
     assert!(answer.is_ok(), "{answer:?}");
     lab.rest();
     lab.assert_no_faults();
+}
+
+/// TS 33.102 6.3.5: MAC-S is verified before the counter moves.
+#[test]
+fn a_forged_auts_moves_nothing() {
+    let mut config = LabConfig::default();
+    config.ue.sqn = 1 << 30;
+    let mut lab = Lab::new(config);
+    lab.world.filter(rewrite("ue1", "pcscf", |m| {
+        let Some(authorization) = m.text(Name::Authorization).map(str::to_owned) else { return };
+        if let Some((head, tail)) = authorization.split_once("auts=\"") {
+            let forged = format!("{head}auts=\"AAAA{}", &tail[4..]);
+            m.set(Name::Authorization, forged);
+        }
+    }));
+    let answer = lab.register(0);
+    assert!(answer.is_err(), "{answer:?}");
+    lab.rest();
+    let sqn = lab.subscriber(0)["private_identities"][0]["sqn"].to_string();
+    assert!(sqn.trim_matches('"').trim_start_matches('0').len() < 7, "the counter followed a forgery: {sqn}");
+    lab.world.no_filter();
+    assert!(lab.register(0).is_ok(), "the true one is accepted");
+    lab.rest();
+}
+
+/// RFC 6733 5.5.4: the connection breaks with requests on it.
+#[test]
+fn a_diameter_connection_may_break_in_the_middle() {
+    for request in 0..5 {
+        let mut lab = Lab::new(LabConfig::default());
+        let id = lab.world.command(lab.ues[0], "register", serde_json::Value::Null);
+        let asked = |lab: &Lab| lab.world.trace.iter().filter(|e| matches!(e.what, What::Diameter(_))).count();
+        while asked(&lab) <= request && lab.world.reply(id).is_none() {
+            lab.world.step();
+        }
+        lab.world.drop_links(lab.hss);
+        lab.rest();
+        lab.world.run_for(Duration::from_secs(30));
+        assert!(lab.register(0).is_ok(), "broken at {request}");
+        lab.rest();
+        lab.assert_no_faults();
+    }
 }
