@@ -55,8 +55,6 @@ pub struct Pcscf {
     next_request: u64,
     /// The operator has been told that the kernel has no ESP.
     told_no_esp: bool,
-    /// The set that the packet at hand came by.
-    current: Option<SetId>,
     /// Of the last event, for the snapshot.
     now: Time,
 }
@@ -106,7 +104,6 @@ impl Pcscf {
             refusals: BTreeMap::new(),
             next_request: 0,
             told_no_esp: false,
-            current: None,
             now: Time::EPOCH,
         })
     }
@@ -119,13 +116,14 @@ impl Pcscf {
             let Some(id) = self.sets.live(remote, local) else {
                 return self.count("no_live_sa");
             };
-            self.current = Some(id);
-            if let Some(held) = self.sets.by_id_mut(id)
-                && held.state == (State::Proposed { used: false })
-            {
+            let Some(held) = self.sets.by_id_mut(id) else { return };
+            if held.state == (State::Proposed { used: false }) {
                 held.state = State::Proposed { used: true };
             }
-        } else if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
+            let outward = held.outward(packet.flow.transport);
+            return self.sip.on_protected_packet(packet, outward, ctx);
+        }
+        if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
             return self.count("clear_from_protected_port");
         }
         self.sip.on_packet(packet, ctx);
@@ -153,10 +151,6 @@ impl Pcscf {
     }
 
     fn on_request(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) {
-        // Over TCP this is only where answers go when the connection is gone.
-        if let Some(held) = from.set.and_then(|id| self.sets.by_id(id)) {
-            self.sip.set_reply_flow(from.tx, held.outward(from.flow.transport));
-        }
         let result = match (self.config.is_gm(from.flow.local), message.method()) {
             (true, Method::Register) => self.on_register(from, message, ctx),
             (true, method) => self.on_ue_request(from, method, message, ctx),
@@ -301,10 +295,7 @@ impl Pcscf {
 
     fn way_out(&self, flow: Flow) -> Option<Flow> {
         if self.config.is_protected(flow.local) {
-            let came_by = self.current.filter(|id| {
-                self.sets.by_id(*id).is_some_and(|h| (h.set.pcscf, h.set.ue) == (flow.local.ip(), flow.remote.ip()))
-            });
-            let id = self.sets.live(flow.remote, flow.local).or(came_by)?;
+            let id = self.sets.live(flow.remote, flow.local)?;
             return self.sets.by_id(id).map(|held| held.answer(flow));
         }
         (!self.config.is_gm(flow.local) || !self.sets.is_ue_port(flow.remote)).then_some(flow)
@@ -343,7 +334,6 @@ impl Node for Pcscf {
         self.expire(ctx);
         self.drain(ctx);
         self.guard(first, ctx);
-        self.current = None;
     }
 
     fn deadline(&self) -> Option<Time> {

@@ -272,6 +272,22 @@ fn other_requests_come_from_registered_ues_only_and_are_answered_inside_the_sa()
 }
 
 #[test]
+fn what_the_endpoint_answers_by_itself_leaves_inside_the_sa() {
+    for mut ue in common::four_ways() {
+        let mut bench = Bench::new();
+        let set = ue.attach(&mut bench, 3600);
+        let ping = options(&ue, &format!("sip:pcscf.{DOMAIN}"));
+        let cancel = ping.replace("OPTIONS", "CANCEL").replace("z9hG4bKopt", "z9hG4bKopt;rport");
+        let crooked = ping.replace("CSeq: 1 OPTIONS", "CSeq: 1 MESSAGE");
+        for (text, status) in [(cancel, 481), (crooked, 400)] {
+            let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).answered();
+            assert_eq!((flow, refusal.status()), (ue.answers_of(&set), status));
+        }
+        assert_eq!(bench.refused("withheld"), 0);
+    }
+}
+
+#[test]
 fn requests_from_the_core() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
