@@ -159,8 +159,10 @@ fn bind_error(role: &str, transport: &str, addr: SocketAddr, result: std::io::Re
 }
 
 fn database(folder: &Path) -> Vec<Line> {
-    let probe = folder.join(".check");
-    let result = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&probe, b"x"));
+    // A look changes nothing: where the folder is yet to be made, what counts is the nearest one that is there.
+    let existing = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
+    let probe = existing.join(format!(".imsbox-check-{}", std::process::id()));
+    let result = std::fs::write(&probe, b"x");
     let _ = std::fs::remove_file(&probe);
     let key = folder.join("hss.key");
     let hss = folder.join("hss.db");

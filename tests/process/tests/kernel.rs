@@ -63,7 +63,7 @@ fn boot() {
     assert!(failed.is_empty(), "{}\n--- imsbox:\n{}", failed.join("\n"), log(&folder, "imsbox.log"));
     let passed = report.lines().filter(|l| l.starts_with("ok ")).count();
     let console = kernel.printed();
-    let expected = cases().len() + 7;
+    let expected = cases().len() + 8;
     assert_eq!(passed, expected, "--- console:\n{console}\n--- imsbox:\n{}", log(&folder, "imsbox.log"));
 }
 
@@ -170,6 +170,7 @@ fn core(folder: &Path) {
         .env("IMSBOX_KERNEL_ROLE", "ue")
         .status();
     let mut report = String::new();
+    verdict(&mut report, "imsbox demo attaches two handsets inside IPsec", demo(&imsbox));
     verdict(
         &mut report,
         "the handsets ran to the end",
@@ -184,6 +185,14 @@ fn core(folder: &Path) {
         fs::write(folder.join("imsbox.log"), core.printed()).map_err(|e| e.to_string())
     });
     append(folder, &report);
+}
+
+/// The demo makes network namespaces of its own, so it runs beside everything else.
+fn demo(imsbox: &str) -> handset::Result<()> {
+    let out = Command::new(imsbox).arg("demo").output().map_err(|e| e.to_string())?;
+    let text = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
+    let expected = "2 of 2 handsets are registered, inside IPsec";
+    if out.status.success() && text.contains(expected) { Ok(()) } else { Err(text) }
 }
 
 fn status_shows_all(imsbox: &str, config: &Path) -> handset::Result<()> {
