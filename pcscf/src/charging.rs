@@ -10,8 +10,12 @@ pub(crate) fn strip(message: &mut Message) {
 }
 
 /// A P-Charging-Vector of our own, with an ICID that nobody else has.
-pub(crate) fn stamp(message: &mut Message, host: &str, rng: &mut Rng) {
+/// `network`: our type 1 orig-ioi, the network that sends it (TS 24.229 5.2.2.1, 4.5.4.1).
+pub(crate) fn stamp(message: &mut Message, host: &str, network: &str, rng: &mut Rng) {
     strip(message);
     let icid = rng.token(32);
-    message.push_back(Name::PChargingVector, format_args!("icid-value=\"{icid}\";icid-generated-at={host}"));
+    message.push_back(
+        Name::PChargingVector,
+        format_args!("icid-value=\"{icid}\";icid-generated-at={host};orig-ioi=\"{network}\""),
+    );
 }

@@ -278,7 +278,7 @@ impl Pcscf {
         }
         auth_params::set_integrity_protected(outward, protected);
         sec_agree::strip(outward);
-        charging::stamp(outward, &self.config.host, ctx.rng);
+        charging::stamp(outward, &self.config.host, &self.config.visited_network, ctx.rng);
         access_network(outward, self.config.trust_access_network_info);
         outward.push_back(Name::PVisitedNetworkId, format_args!("\"{}\"", self.config.visited_network));
         let (host, port) = (&self.config.host, self.config.mw.listen.port());

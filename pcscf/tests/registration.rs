@@ -79,7 +79,10 @@ fn headers_towards_the_core() {
     assert_eq!(out.tokens(Name::Supported), ["gruu", "path"]);
     assert_eq!(out.text(Name::PVisitedNetworkId), Some(format!("\"{DOMAIN}\"").as_str()));
     let vector = out.text(Name::PChargingVector).unwrap();
-    assert!(vector.starts_with("icid-value=\"") && vector.ends_with(&format!(";icid-generated-at=pcscf.{DOMAIN}")));
+    assert!(
+        vector.starts_with("icid-value=\"")
+            && vector.ends_with(&format!(";icid-generated-at=pcscf.{DOMAIN};orig-ioi=\"{DOMAIN}\""))
+    );
     let access = out.text(Name::PAccessNetworkInfo);
     assert_eq!(access, Some("3GPP-E-UTRAN-FDD;utran-cell-id-3gpp=00101000112345"));
     assert_eq!(out.text(Name::MaxForwards), Some("69"));
