@@ -2,7 +2,7 @@
 //! and back.
 
 use crate::{Icscf, Refusal, Waiting, select};
-use ims_core::uri::{Scheme, Uri};
+use ims_core::uri::Uri;
 use ims_core::{Ctx, Impi, Impu};
 use ims_diameter::cx::{ResultCode, ServerCapabilities, Uaa, Uar, UserAuthorizationType};
 use ims_sip::Message;
@@ -164,7 +164,7 @@ impl Registration {
         let parameter = |name: &str| authorization.as_ref().and_then(|a| a.params.get(name));
         let impi = match parameter("username").filter(|name| !name.is_empty()) {
             Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
-            None => derive_impi(to.uri).ok_or(Refusal::NoPrivateIdentity)?,
+            None => Impi::from_impu(&impu).ok_or(Refusal::NoPrivateIdentity)?,
         };
         let contacts: Vec<Contact<'_>> = message.all().map_err(malformed)?;
         let visited: Option<PVisitedNetworkId<'_>> = message.first().map_err(malformed)?;
@@ -188,15 +188,6 @@ impl Registration {
             Some(name) => Refusal::ScscfSilent { name: name.clone(), cause: ClientFailure::Timeout },
             None => Refusal::NoCapableScscf { mandatory },
         }
-    }
-}
-
-/// 5.3.1.2: To without scheme, port and parameters.
-fn derive_impi(to: &str) -> Option<Impi> {
-    let uri = Uri::parse(to).ok()?;
-    match (uri.scheme(), uri.user()) {
-        (Scheme::Sip | Scheme::Sips, Some(user)) => Impi::parse(&format!("{user}@{}", uri.host())).ok(),
-        _ => None,
     }
 }
 

@@ -74,10 +74,7 @@ impl Claim {
         let impi = match auth_params::credential(message, "username").filter(|u| !u.is_empty()) {
             Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
             // TS 24.229 5.4.1.1: without Authorization, the private identity is the public one without its scheme.
-            None => impu
-                .as_str()
-                .split_once(':')
-                .and_then(|(_, rest)| Impi::parse(rest).ok())
+            None => Impi::from_impu(&impu)
                 .ok_or_else(|| Refusal::Malformed("no Authorization, and To gives no private identity".into()))?,
         };
         Ok(Self { impi, impu, wanted: Wanted::read(message).map_err(bad)? })

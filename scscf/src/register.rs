@@ -4,7 +4,6 @@ use crate::profile::{Profile, read_saa, refused};
 use crate::registrar::Registration;
 use crate::wish::{Contacts, Wish};
 use crate::{Refusal, Scscf, Waiting};
-use ims_core::uri::{Scheme, Uri};
 use ims_core::{Ctx, Impi, Impu};
 use ims_diameter::cx::{Saa, ServerAssignmentType};
 use ims_diameter::endpoint::RequestFailure;
@@ -78,7 +77,7 @@ impl Scscf {
         let impi = match get("username").filter(|name| !name.is_empty()) {
             Some(name) => Impi::parse(&name).map_err(|e| Refusal::Malformed(format!("Authorization username: {e}")))?,
             None if !self.config.registration.derive_private_identity => return Err(Refusal::NoPrivateIdentity),
-            None => derive_impi(to.uri).ok_or(Refusal::NoPrivateIdentity)?,
+            None => Impi::from_impu(&impu).ok_or(Refusal::NoPrivateIdentity)?,
         };
         let given = get("nonce").filter(|nonce| !nonce.is_empty()).map(|nonce| Given {
             nonce,
@@ -278,15 +277,6 @@ fn check_extensions(message: &Message) -> Result<(), Refusal> {
     let unknown: Vec<String> =
         message.tokens(Name::Require).iter().filter(|t| !known(t)).map(ToString::to_string).collect();
     if unknown.is_empty() { Ok(()) } else { Err(Refusal::BadExtension(unknown)) }
-}
-
-/// 5.4.1.1 item 3: To without scheme, port and parameters.
-fn derive_impi(to: &str) -> Option<Impi> {
-    let uri = Uri::parse(to).ok()?;
-    match (uri.scheme(), uri.user()) {
-        (Scheme::Sip | Scheme::Sips, Some(user)) => Impi::parse(&format!("{user}@{}", uri.host())).ok(),
-        _ => None,
-    }
 }
 
 fn malformed(error: HeaderError) -> Refusal {

@@ -135,6 +135,12 @@ impl Impi {
         Ok(Self(text.into()))
     }
 
+    /// Of a REGISTER without Authorization: the public identity without its scheme (TS 24.229 5.3.1.2, 5.4.1.1). None
+    /// for a number.
+    pub fn from_impu(impu: &Impu) -> Option<Self> {
+        impu.as_str().split_once(':').and_then(|(_, rest)| Self::parse(rest).ok())
+    }
+
     /// The private identity of a UE without ISIM (TS 23.003 13.3).
     pub fn from_imsi(imsi: &Imsi, home_domain: &str) -> Self {
         Self(format!("{imsi}@{home_domain}"))
@@ -173,6 +179,16 @@ pub type PublicId = Impu;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_private_identity_is_derived_from_a_public_one_without_scheme_port_and_parameters() {
+        let derived = |text: &str| Impi::from_impu(&Impu::parse(text).unwrap());
+        let expected = Impi::parse("a@ims.example").ok();
+        for text in ["sip:a@IMS.example", "sips:a@ims.example", "sip:a@ims.example:5060;user=phone"] {
+            assert_eq!(derived(text), expected, "{text}");
+        }
+        assert_eq!(derived("tel:+15550001"), None);
+    }
 
     #[test]
     fn derived_from_the_imsi_with_a_three_digit_mnc() {
