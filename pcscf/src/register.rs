@@ -17,7 +17,7 @@ use ims_sip::message::HeaderError;
 use ims_sip::proxy::decrement_max_forwards;
 use ims_sip::{Message, Name};
 use std::time::Duration;
-use tracing::info;
+use tracing::{debug, info};
 
 /// When neither the contact nor Expires says anything (RFC 3261 10.2.1.1).
 const DEFAULT_EXPIRES: u32 = 3600;
@@ -364,8 +364,8 @@ impl Pcscf {
         let (id, suite, fresh) = (held.registration, held.set.suite, matches!(held.state, State::Proposed { .. }));
         let lifetime = binding.expires + self.config.timers.sa_margin.0;
         let (ue, reg_id) = (held.set.ue, binding.reg_id.clone());
-        info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, suite = ?suite, flow = %forwarded.from.flow,
-            expires_s = binding.expires.since(ctx.now).as_secs(), "registered over IPsec");
+        let suite = format!("{}/{}", suite.alg.token(), suite.ealg.token());
+        self.announce_registration(id, forwarded, &binding, &format!("registered over IPsec, {suite}"), ctx);
         self.confirm(set, lifetime, ctx);
         self.store(id, forwarded, binding)?;
         if fresh {
@@ -378,8 +378,6 @@ impl Pcscf {
         let flow = forwarded.from.flow;
         let known = forwarded.registration.filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
         let reg_id = binding.reg_id.clone();
-        info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, flow = %flow,
-            expires_s = binding.expires.since(ctx.now).as_secs(), "registered without IPsec");
         // An attempt over SAs that was given up for one without leaves its token behind; the proposal ends by itself.
         let taken = self.contacts.by_token(&forwarded.token).is_some() && known.is_none();
         if taken && let Some(id) = forwarded.registration {
@@ -394,9 +392,20 @@ impl Pcscf {
                 bindings: std::collections::BTreeMap::new(),
             })
         });
+        self.announce_registration(id, forwarded, &binding, "registered without IPsec", ctx);
         self.store(id, forwarded, binding)?;
         self.supersede(id, &forwarded.claim.impi, flow.remote.ip(), reg_id.as_deref(), ctx);
         Ok(())
+    }
+
+    /// The operator hears of an identity that was not registered before; a refresh is for who looks closely.
+    fn announce_registration(&self, id: RegId, of: &Forwarded, binding: &Binding, how: &str, ctx: &Ctx<'_>) {
+        let (impu, impi, ue) = (&of.claim.impu, &of.claim.impi, of.from.flow.remote);
+        let expires_s = binding.expires.since(ctx.now).as_secs();
+        match self.contacts.by_id(id).is_some_and(|r| r.bindings.contains_key(impu)) {
+            true => debug!(?impu, ?impi, %ue, expires_s, "refreshed"),
+            false => info!(?impu, ?impi, %ue, expires_s, "{how}"),
+        }
     }
 
     fn store(&mut self, id: RegId, forwarded: &Forwarded, binding: Binding) -> Result<(), Refusal> {

@@ -216,6 +216,14 @@ impl Scscf {
 
     fn store_and_answer(&mut self, registration: Registration, attempt: &Attempt, ctx: &mut Ctx<'_>) {
         let answer = self.ok(&registration, attempt, ctx);
+        let was_registered = self.registrar.find(&attempt.impi, &attempt.impu).is_some();
+        let (impu, impi, contacts) = (&attempt.impu, &attempt.impi, registration.bindings.len());
+        match (was_registered, contacts) {
+            (false, 0) => {}
+            (false, _) => tracing::info!(?impu, ?impi, contacts, protected = attempt.is_protected, "registered"),
+            (true, 0) => tracing::info!(?impu, ?impi, "de-registered by the user"),
+            (true, _) => tracing::debug!(?impu, ?impi, contacts, "registration changed"),
+        }
         self.registrar.store(registration);
         self.sip.respond(attempt.tx, answer, ctx);
     }

@@ -299,7 +299,8 @@ impl Endpoint {
     fn on_outcome(&mut self, outcome: Outcome, link: Option<LinkId>, peer: &str, ctx: &mut Ctx<'_>) {
         match outcome {
             Outcome::Up => {
-                tracing::info!(peer, "Diameter peer is up");
+                // The node hears of it, and tells the operator in words of its own.
+                tracing::debug!(peer, "Diameter peer is up");
                 self.events.push_back(DiameterEvent::PeerUp { peer: peer.into() });
                 self.send_stranded(ctx);
             }
@@ -309,7 +310,7 @@ impl Endpoint {
                 link.into_iter().for_each(|link| self.fail_over(link, false, ctx));
             }
             Outcome::Down(reason) => {
-                tracing::warn!(peer, "Diameter peer is down: {reason}");
+                tracing::debug!(peer, "Diameter peer is down: {reason}");
                 self.events.push_back(DiameterEvent::PeerDown { peer: peer.into(), reason });
             }
             Outcome::LinkGone(link) => {
