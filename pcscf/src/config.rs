@@ -4,7 +4,7 @@ use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
 use ims_core::{SipListener, Wiring};
 use ims_sip::endpoint::SipTimers;
-use ims_sip::locate::{StaticHops, Target};
+use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -215,17 +215,7 @@ impl Config {
 
     /// `[next_hops]` as the endpoint wants it.
     pub fn static_hops(&self) -> Result<StaticHops, ConfigError> {
-        let mut hops = BTreeMap::new();
-        for (host, targets) in &self.next_hops {
-            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
-            match parsed {
-                Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
-                _ => {
-                    return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:4060\"")));
-                }
-            };
-        }
-        Ok(StaticHops(hops))
+        StaticHops::read(&self.next_hops).map_err(invalid)
     }
 
     /// Everything that can be wrong with a configuration by itself.

@@ -6,7 +6,7 @@ use ims_core::{SipListener, Wiring};
 use ims_diameter::cx;
 use ims_diameter::endpoint::{EndpointConfig, PeerConfig, To};
 use ims_sip::endpoint::SipTimers;
-use ims_sip::locate::{StaticHops, Target};
+use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -244,17 +244,7 @@ impl Config {
     }
 
     fn static_hops(&self) -> Result<StaticHops, ConfigError> {
-        let mut hops = BTreeMap::new();
-        for (host, targets) in &self.next_hops {
-            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
-            match parsed {
-                Some(targets) if !targets.is_empty() => hops.insert(host.to_ascii_lowercase(), targets),
-                _ => {
-                    return Err(invalid(format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:5070\"")));
-                }
-            };
-        }
-        Ok(StaticHops(hops))
+        StaticHops::read(&self.next_hops).map_err(invalid)
     }
 }
 

@@ -25,6 +25,19 @@ const ID_BASE: u64 = 1 << 63;
 #[derive(Clone, Debug, Default)]
 pub struct StaticHops(pub BTreeMap<String, Vec<Target>>);
 
+impl StaticHops {
+    /// From `[next_hops]` as it is written. The error is one sentence for the operator.
+    pub fn read(written: &BTreeMap<String, Vec<String>>) -> Result<Self, String> {
+        let read_one = |(host, targets): (&String, &Vec<String>)| {
+            let parsed: Option<Vec<Target>> = targets.iter().map(|t| Target::parse(t)).collect();
+            let wrong = || format!("next_hops.\"{host}\": write targets such as \"udp:192.0.2.1:5060\"");
+            let targets = parsed.filter(|targets| !targets.is_empty()).ok_or_else(wrong)?;
+            Ok((host.to_ascii_lowercase(), targets))
+        };
+        written.iter().map(read_one).collect::<Result<_, String>>().map(Self)
+    }
+}
+
 /// An address, or a name with port for the system resolver ("scscf:6060" in compose).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -437,6 +450,20 @@ mod tests {
     fn table(entries: &[(&str, &[&str])]) -> StaticHops {
         let targets = |list: &[&str]| list.iter().map(|t| Target::parse(t).unwrap()).collect();
         StaticHops(entries.iter().map(|(host, list)| ((*host).into(), targets(list))).collect())
+    }
+
+    #[test]
+    fn the_table_is_read_as_it_is_written_or_the_host_with_the_mistake_is_named() {
+        let written = |host: &str, targets: &[&str]| {
+            let targets = targets.iter().map(|t| (*t).to_owned()).collect();
+            StaticHops::read(&BTreeMap::from([(host.to_owned(), targets)]))
+        };
+        let hops = written("ICSCF.example", &["udp:192.0.2.1:4060", "icscf:4060"]).unwrap();
+        let expected = ["udp:192.0.2.1:4060", "icscf:4060"].map(|t| Target::parse(t).unwrap());
+        assert_eq!(hops.0["icscf.example"], expected);
+        for wrong in [&[][..], &["udp:"], &["udp:h:1", "a b"]] {
+            assert!(written("h.example", wrong).unwrap_err().contains("next_hops.\"h.example\""), "{wrong:?}");
+        }
     }
 
     fn run(uri: &str, hops: &StaticHops, known: &Known) -> Plan {
