@@ -113,10 +113,26 @@ impl fmt::Display for Flow {
 }
 
 /// One SIP message: a datagram, or what the stream framing cut out of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Packet {
     pub flow: Flow,
     pub bytes: Bytes,
+}
+
+/// Without the bytes: CK and IK may be among them, in SIP as in Diameter.
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Packet {{ {:?}, {:?} }}", self.flow, Unread(&self.bytes))
+    }
+}
+
+/// How many bytes, and not which.
+struct Unread<'a>(&'a Bytes);
+
+impl fmt::Debug for Unread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 /// Why something could not be sent.
@@ -139,7 +155,6 @@ pub enum FlowError {
 }
 
 /// What happens to a node.
-#[derive(Debug)]
 pub enum Event {
     /// The first event of every node.
     Start,
@@ -188,7 +203,6 @@ pub enum Event {
 }
 
 /// What a node wants done. Actions are performed in order.
-#[derive(Debug)]
 pub enum Action {
     SendSip {
         flow: Flow,
@@ -222,4 +236,73 @@ pub enum Action {
         id: CommandId,
         result: Result<serde_json::Value, Problem>,
     },
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("Start"),
+            Self::Sip(packet) => f.debug_tuple("Sip").field(packet).finish(),
+            Self::SipFailed { tag, flow, error } => {
+                f.debug_tuple("SipFailed").field(tag).field(flow).field(error).finish()
+            }
+            Self::FlowClosed(conn) => f.debug_tuple("FlowClosed").field(conn).finish(),
+            Self::LinkUp { link, peer, remote } => {
+                f.debug_tuple("LinkUp").field(link).field(peer).field(remote).finish()
+            }
+            Self::LinkDown { link, peer } => f.debug_tuple("LinkDown").field(link).field(peer).finish(),
+            Self::Diameter { link, bytes } => f.debug_tuple("Diameter").field(link).field(&Unread(bytes)).finish(),
+            Self::Dns { id, answer } => f.debug_tuple("Dns").field(id).field(answer).finish(),
+            Self::Sa { id, result } => f.debug_tuple("Sa").field(id).field(result).finish(),
+            Self::SaExpired(expiry) => f.debug_tuple("SaExpired").field(expiry).finish(),
+            Self::Stored { id, result } => f.debug_tuple("Stored").field(id).field(result).finish(),
+            Self::Command(command) => command.fmt(f),
+            Self::Timeout => f.write_str("Timeout"),
+        }
+    }
+}
+
+impl fmt::Debug for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SendSip { flow, bytes, tag } => {
+                f.debug_tuple("SendSip").field(flow).field(&Unread(bytes)).field(tag).finish()
+            }
+            Self::CloseFlow(conn) => f.debug_tuple("CloseFlow").field(conn).finish(),
+            Self::Connect { peer, target } => f.debug_tuple("Connect").field(peer).field(target).finish(),
+            Self::SendDiameter { link, bytes } => {
+                f.debug_tuple("SendDiameter").field(link).field(&Unread(bytes)).finish()
+            }
+            Self::CloseLink(link) => f.debug_tuple("CloseLink").field(link).finish(),
+            Self::Dns { id, query } => f.debug_tuple("Dns").field(id).field(query).finish(),
+            Self::Sa { id, change } => f.debug_tuple("Sa").field(id).field(change).finish(),
+            Self::Store { id, request } => f.debug_tuple("Store").field(id).field(request).finish(),
+            Self::Reply { id, result } => f.debug_tuple("Reply").field(id).field(result).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CommandId;
+
+    #[test]
+    fn what_may_hold_a_key_is_not_shown() {
+        let bytes = Bytes::from_static(b"ck=00112233");
+        let flow = Flow::udp("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        let args = serde_json::json!({ "k": "ck=00112233" });
+        let events = [
+            Event::Sip(Packet { flow, bytes: bytes.clone() }),
+            Event::Diameter { link: LinkId(1), bytes: bytes.clone() },
+            Event::Command(Command { id: CommandId(1), call: "subscriber.create".into(), args }),
+        ];
+        let actions = [
+            Action::SendSip { flow, bytes: bytes.clone(), tag: SendTag(1) },
+            Action::SendDiameter { link: LinkId(1), bytes },
+        ];
+        for shown in [format!("{events:?}"), format!("{actions:#?}")] {
+            assert!(!shown.contains("0011") && !shown.contains("48, 48"), "{shown}");
+        }
+    }
 }

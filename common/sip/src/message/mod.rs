@@ -17,6 +17,7 @@ pub use parse::{MAX_FIELDS, MAX_LINE, MAX_MESSAGE, MAX_URI};
 use crate::headers::{TypedHeader, list};
 use crate::{Method, Name};
 use bytes::Bytes;
+use std::fmt;
 
 /// One header line: where it lies, and where its name and value lie in it.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,7 @@ struct Start {
     line: Line,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Message {
     /// From the first byte of the start line to the last byte of the body.
     buf: Bytes,
@@ -81,6 +82,24 @@ impl<'k> Key<'k> {
             Self::Known(name) => name.as_str(),
             Self::Text(text) => text,
         }
+    }
+}
+
+/// The head, for tests and traces, without credentials and challenges: CK and IK may stand in them.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_request() {
+            true => writeln!(f, "{} {}", self.method(), self.uri())?,
+            false => writeln!(f, "{} {}", self.status(), self.reason().escape_ascii())?,
+        }
+        for (name, value) in self.lines() {
+            let secret = name.to_ascii_lowercase().windows(5).any(|w| w == b"authe" || w == b"autho");
+            match secret {
+                true => writeln!(f, "{}: ({} bytes)", name.escape_ascii(), value.len())?,
+                false => writeln!(f, "{}: {}", name.escape_ascii(), value.escape_ascii())?,
+            }
+        }
+        write!(f, "({} bytes of body)", self.body().len())
     }
 }
 

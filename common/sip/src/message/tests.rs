@@ -233,3 +233,17 @@ fn status_lines() {
         assert!(parse(format!("{bad}\r\n\r\n")).check().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn credentials_and_challenges_are_not_shown() {
+    let text = "SIP/2.0 401 Unauthorized\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKa\r\nCall-ID: one\r\nCSeq: 1 REGISTER\r\n\
+        WWW-authenticate: Digest ck=\"0011\"\r\nProxy-Authenticate: 0011\r\nAuthentication-Info: 0011\r\n\
+        Authorization: 0011\r\nProxy-Authorization: 0011\r\nContent-Length: 4\r\n\r\n0011";
+    let mut message = Message::parse(Bytes::from(text)).unwrap();
+    message.push_back(Name::WwwAuthenticate, "0011");
+    let shown = format!("{message:?}");
+    assert!(
+        shown.starts_with("401 Unauthorized\n") && shown.contains("Call-ID: one") && !shown.contains("0011"),
+        "{shown}"
+    );
+}
