@@ -112,6 +112,9 @@ pub struct Limits {
     pub max_registrations: usize,
     /// REGISTERs on their way through the core or waiting for the kernel.
     pub max_pending: usize,
+    /// UEs behind one address that are about to be registered: more is one that fills our tables. A load generator
+    /// wants as many as it has REGISTERs under way.
+    pub max_attempts_per_address: usize,
     /// Public identities that one UE may register one by one over one SA set.
     pub max_identities: usize,
     /// SIP transactions of both sides.
@@ -196,7 +199,13 @@ impl Default for TimersConfig {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_registrations: 100_000, max_pending: 20_000, max_identities: 16, max_transactions: 100_000 }
+        Self {
+            max_registrations: 100_000,
+            max_pending: 20_000,
+            max_attempts_per_address: 5_000,
+            max_identities: 16,
+            max_transactions: 100_000,
+        }
     }
 }
 
@@ -242,7 +251,8 @@ impl Config {
         let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
         refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
         let l = &self.limits;
-        let limits = [l.max_registrations, l.max_pending, l.max_identities, l.max_transactions];
+        let limits =
+            [l.max_registrations, l.max_pending, l.max_attempts_per_address, l.max_identities, l.max_transactions];
         refuse(limits.contains(&0), "limits: none may be zero")?;
         self.static_hops().map(drop)
     }

@@ -97,6 +97,8 @@ pub(crate) struct Contacts {
     by_clear_remote: BTreeMap<SocketAddr, BTreeSet<RegId>>,
     /// Protected UEs by the connection of their last REGISTER.
     by_conn: BTreeMap<ConnId, RegId>,
+    /// Those that never had a binding, by the address of the UE.
+    attempts: BTreeMap<IpAddr, BTreeSet<RegId>>,
     next_id: u64,
 }
 
@@ -106,6 +108,7 @@ impl Contacts {
         let id = RegId(self.next_id);
         self.by_token.insert(registration.token.clone(), id);
         self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
+        self.attempts.entry(registration.ue).or_default().insert(id);
         if let Some(remote) = registration.clear_remote() {
             self.by_clear_remote.entry(remote).or_default().insert(id);
         }
@@ -117,12 +120,26 @@ impl Contacts {
         let gone = self.registrations.remove(&id)?;
         self.by_token.remove(&gone.token);
         take_out(&mut self.by_impi, &gone.impi, id);
+        take_out(&mut self.attempts, &gone.ue, id);
         match &gone.access {
             Access::Clear { flow } => take_out(&mut self.by_clear_remote, &flow.remote, id),
             Access::Protected { conn: Some(conn), .. } => drop(self.by_conn.remove(conn)),
             Access::Protected { .. } => {}
         }
         Some(gone)
+    }
+
+    /// What the S-CSCF granted to this UE: it is no mere attempt any more.
+    pub(crate) fn bind(&mut self, id: RegId, impu: Impu, binding: Binding) -> Option<&Registration> {
+        let registration = self.registrations.get_mut(&id)?;
+        take_out(&mut self.attempts, &registration.ue, id);
+        registration.bindings.insert(impu, binding);
+        Some(registration)
+    }
+
+    /// How many UEs at this address are about to be registered.
+    pub(crate) fn attempts_from(&self, ue: IpAddr) -> usize {
+        self.attempts.get(&ue).map_or(0, BTreeSet::len)
     }
 
     /// A REGISTER of this UE came by `from`: answers and requests to it take the same transport and connection.
@@ -227,12 +244,14 @@ mod tests {
         let id = c.insert(clear(4000));
         let other = c.insert(clear(4001));
         assert_eq!(c.by_token("t4000"), Some(id));
+        assert_eq!(c.attempts_from("192.0.2.7".parse().unwrap()), 2);
         assert_eq!(c.of_impi(&Impi::parse("a@b").unwrap()).count(), 2);
         let moved = Flow::tcp("192.0.2.1:5060".parse().unwrap(), "192.0.2.7:4001".parse().unwrap());
         c.heard(id, moved);
         assert_eq!(c.by_clear_remote(moved.remote).collect::<Vec<_>>(), [id, other]);
         c.remove(id);
         c.remove(other);
+        assert!(c.attempts.is_empty());
         assert!(c.len() == 0 && c.by_token.is_empty() && c.by_impi.is_empty() && c.by_clear_remote.is_empty());
     }
 

@@ -170,7 +170,7 @@ impl fmt::Display for Refusal {
             Self::OtherIdentity { sa, named } => write!(f, "the SA belongs to {sa:?} but the REGISTER names {named:?}"),
             Self::AnsweredInClear => f.write_str("the UE answered the challenge beside the SA that it was given"),
             Self::TooManyIdentities => f.write_str("the UE registers more identities than limits.max_identities"),
-            Self::Full(limit) => write!(f, "limits.{limit} is reached"),
+            Self::Full(limit) => write!(f, "limits.{limit} is reached: raise it, or look who sends so many REGISTERs"),
             Self::Core(ClientFailure::Timeout) => {
                 f.write_str("the core did not answer: is the I-CSCF of next_hops running?")
             }

@@ -20,12 +20,12 @@ pub use error::Refusal;
 use crate::agreement::Waiting;
 use crate::config::Policy;
 use crate::contacts::{Access, Contacts, RegId, Registration};
-use crate::register::{Forwarded, Inbound};
+use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use ims_core::config::ConfigError;
 use ims_core::time::earliest;
 use ims_core::{Action, Command, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
-use ims_sip::endpoint::{ClientTx, EndpointConfig, LocateConfig, SipEvent, SipTimers};
+use ims_sip::endpoint::{EndpointConfig, LocateConfig, SipEvent, SipTimers};
 use ims_sip::{Endpoint, Message, Method, Name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ pub struct Pcscf {
     /// Their security associations.
     sets: SaTable,
     /// REGISTERs on their way through the core.
-    forwarded: BTreeMap<ClientTx, Forwarded>,
+    forwarded: OnTheWay,
     /// What the kernel was asked.
     waiting: BTreeMap<RequestId, Waiting>,
     timers: Timers<Timer>,
@@ -98,7 +98,7 @@ impl Pcscf {
             sip,
             contacts: Contacts::default(),
             sets: SaTable::default(),
-            forwarded: BTreeMap::new(),
+            forwarded: OnTheWay::default(),
             waiting: BTreeMap::new(),
             timers: Timers::default(),
             refusals: BTreeMap::new(),

@@ -16,6 +16,8 @@ use ims_sip::headers::{Contact, Expires, NameAddr, PAssociatedUri, To};
 use ims_sip::message::HeaderError;
 use ims_sip::proxy::decrement_max_forwards;
 use ims_sip::{Message, Name};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 use tracing::{debug, info};
 
@@ -40,6 +42,38 @@ pub(crate) struct Forwarded {
     /// In the Path that it carries.
     pub(crate) token: String,
     pub(crate) registration: Option<RegId>,
+}
+
+/// All REGISTERs on their way, counted by the address that they came from.
+#[derive(Debug, Default)]
+pub(crate) struct OnTheWay {
+    by_tx: BTreeMap<ClientTx, Forwarded>,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+impl OnTheWay {
+    fn insert(&mut self, tx: ClientTx, forwarded: Forwarded) {
+        *self.by_address.entry(forwarded.from.flow.remote.ip()).or_default() += 1;
+        self.by_tx.insert(tx, forwarded);
+    }
+
+    fn remove(&mut self, tx: ClientTx) -> Option<Forwarded> {
+        let forwarded = self.by_tx.remove(&tx)?;
+        let address = forwarded.from.flow.remote.ip();
+        match self.by_address.get_mut(&address) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.by_address.remove(&address)),
+        }
+        Some(forwarded)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_tx.len()
+    }
+
+    fn from_address(&self, ue: IpAddr) -> usize {
+        self.by_address.get(&ue).copied().unwrap_or(0)
+    }
 }
 
 /// Whom a REGISTER is about.
@@ -231,8 +265,13 @@ impl Pcscf {
             }
         }
         let known = self.of_clear_register(from, claim);
-        if known.is_none() && self.contacts.len() >= self.config.limits.max_registrations {
+        let (limits, ue) = (&self.config.limits, from.flow.remote.ip());
+        if known.is_none() && self.contacts.len() >= limits.max_registrations {
             return Err(Refusal::Full("max_registrations"));
+        }
+        let attempts = self.contacts.attempts_from(ue) + self.forwarded.from_address(ue);
+        if known.is_none() && attempts >= limits.max_attempts_per_address {
+            return Err(Refusal::Full("max_attempts_per_address"));
         }
         Ok(known)
     }
@@ -293,7 +332,7 @@ impl Pcscf {
             // A provisional answer says nothing that the UE needs; the final one will come.
             return;
         }
-        let Some(forwarded) = self.forwarded.remove(&tx) else {
+        let Some(forwarded) = self.forwarded.remove(tx) else {
             return;
         };
         let (from, request) = (forwarded.from, forwarded.request.clone());
@@ -315,7 +354,7 @@ impl Pcscf {
     }
 
     pub(crate) fn on_failed(&mut self, tx: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
-        if let Some(forwarded) = self.forwarded.remove(&tx) {
+        if let Some(forwarded) = self.forwarded.remove(tx) {
             self.refuse(forwarded.from, &forwarded.request, &Refusal::Core(cause), ctx);
         }
     }
@@ -389,7 +428,7 @@ impl Pcscf {
                 token: forwarded.token.clone(),
                 ue: flow.remote.ip(),
                 access: Access::Clear { flow },
-                bindings: std::collections::BTreeMap::new(),
+                bindings: BTreeMap::new(),
             })
         });
         self.announce_registration(id, forwarded, &binding, "registered without IPsec", ctx);
@@ -414,8 +453,7 @@ impl Pcscf {
         if !of_old_set {
             self.contacts.heard(id, forwarded.from.flow);
         }
-        let registration = self.contacts.by_id_mut(id).ok_or(Refusal::Superseded)?;
-        registration.bindings.insert(forwarded.claim.impu.clone(), binding);
+        let registration = self.contacts.bind(id, forwarded.claim.impu.clone(), binding).ok_or(Refusal::Superseded)?;
         let next = registration.bindings.values().map(|b| b.expires).min();
         if let Some(next) = next {
             self.timers.set(Timer::Registration(id), next);

@@ -599,14 +599,9 @@ fn a_query_binds_nothing() {
     assert_eq!(bench.registrations()[0]["expires_in_s"], 3600);
 }
 
-#[test]
-fn limits_hold() {
-    let mut bench = Bench::with(|c| {
-        c.limits.max_registrations = 1;
-        c.limits.max_pending = 2;
-        c.limits.max_identities = 1;
-    });
-    let ue = |n: u16| Handset {
+/// One of several handsets behind one address.
+fn ue(n: u16) -> Handset {
+    Handset {
         port: 5060 + n,
         uc: 40_000 + 2 * n,
         us: 50_000 + n,
@@ -614,7 +609,16 @@ fn limits_hold() {
         imsi: format!("00101000000000{n}"),
         call: format!("c{n}"),
         ..Handset::udp4()
-    };
+    }
+}
+
+#[test]
+fn limits_hold() {
+    let mut bench = Bench::with(|c| {
+        c.limits.max_registrations = 1;
+        c.limits.max_pending = 2;
+        c.limits.max_identities = 1;
+    });
     let set = ue(1).attach(&mut bench, 3600);
     let (_, refusal) = ue(2).hello(&mut bench).answered();
     assert_eq!((refusal.status(), bench.refused("full")), (503, 1));
@@ -625,6 +629,29 @@ fn limits_hold() {
         first.protected(&mut bench, 3600).forwarded();
     }
     assert_eq!(first.protected(&mut bench, 3600).answered().1.status(), 503);
+}
+
+#[test]
+fn one_address_cannot_fill_the_tables() {
+    let mut bench = Bench::with(|c| c.limits.max_attempts_per_address = 2);
+    let mut first = ue(1);
+    let set = first.get_challenged(&mut bench);
+    let second = ue(2).hello(&mut bench).forwarded();
+    let (_, refusal) = ue(3).hello(&mut bench).answered();
+    assert_eq!((refusal.status(), bench.refused("full")), (503, 1));
+    Handset { ip: "198.51.100.8".parse().unwrap(), ..ue(4) }.get_challenged(&mut bench);
+    // Who is through, and who is gone, makes room; a refresh needs none.
+    bench.answer(&second, 403, &[]);
+    (first.set, first.nonce) = (Some(set), "bm9uY2U=".into());
+    let request = first.protected(&mut bench, 3600).forwarded();
+    let out = bench.accept(&request, 3600);
+    bench.kernel_agrees(&out);
+    for n in [5, 6] {
+        Handset { call: format!("d{n}"), ..ue(n) }.get_challenged(&mut bench);
+    }
+    first.protected(&mut bench, 3600).forwarded();
+    bench.pass(8000);
+    bench.assert_empty();
 }
 
 #[test]
