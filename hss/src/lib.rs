@@ -33,6 +33,7 @@ use ims_core::store::{StoreError, StoreReply, StoreRequest};
 use ims_core::time::earliest;
 use ims_core::{Action, Ctx, Event, Node, RequestId, Time, Timers};
 use ims_diameter::cx::Request;
+use ims_diameter::endpoint::DisconnectCause;
 use ims_diameter::{DiameterEvent, Endpoint, Message};
 use std::collections::{BTreeMap, HashMap};
 
@@ -104,6 +105,7 @@ impl Node for Hss {
             Event::Stored { id, result } => self.on_stored(id, result, ctx),
             Event::Command(command) => self.on_command(command, ctx),
             Event::Timeout => self.on_timeout(ctx),
+            Event::Stop => self.endpoint.shutdown(DisconnectCause::Rebooting, ctx),
             // The HSS asked for none of these.
             Event::Sip(_)
             | Event::SipFailed { .. }

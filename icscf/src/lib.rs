@@ -12,6 +12,7 @@ pub use error::Refusal;
 use ims_core::config::ConfigError;
 use ims_core::{Action, Command, Ctx, Event, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
+use ims_diameter::endpoint::DisconnectCause;
 use ims_diameter::message::DiameterError;
 use ims_sip::endpoint::{ClientTx, ServerTx};
 use ims_sip::{Message, Method, Name, SipEvent};
@@ -163,6 +164,7 @@ impl Node for Icscf {
                 self.sip.on_timeout(ctx);
                 self.cx.on_timeout(ctx);
             }
+            Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
             Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
         }
         self.drain(ctx);

@@ -329,7 +329,11 @@ impl Node for Pcscf {
                 let result = Self::on_command(&command, || self.snapshot());
                 ctx.act(Action::Reply { id: command.id, result });
             }
-            Event::LinkUp { .. } | Event::LinkDown { .. } | Event::Diameter { .. } | Event::Stored { .. } => {}
+            Event::LinkUp { .. }
+            | Event::LinkDown { .. }
+            | Event::Diameter { .. }
+            | Event::Stored { .. }
+            | Event::Stop => {}
         }
         self.expire(ctx);
         self.drain(ctx);

@@ -18,7 +18,7 @@ use ims_core::time::earliest;
 use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::cx::{Sar, ServerAssignmentType};
-use ims_diameter::endpoint::RequestFailure;
+use ims_diameter::endpoint::{DisconnectCause, RequestFailure};
 use ims_sip::endpoint::ServerTx;
 use ims_sip::{Message, Method, Name, SipEvent};
 use register::Attempt;
@@ -234,6 +234,7 @@ impl Node for Scscf {
                 self.cx.on_timeout(ctx);
                 self.on_timers(ctx);
             }
+            Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
             Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
         }
         self.drain(ctx);

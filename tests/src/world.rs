@@ -197,6 +197,11 @@ impl World {
         }
     }
 
+    /// The node hears that its process ends.
+    pub fn stop(&mut self, node: NodeId) {
+        self.tell(node, Event::Stop);
+    }
+
     /// Nothing passes between these two any more.
     pub fn partition(&mut self, a: NodeId, b: NodeId) {
         self.cut.push((a, b));

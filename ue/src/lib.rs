@@ -347,7 +347,8 @@ impl Node for Ue {
             | Event::LinkUp { .. }
             | Event::LinkDown { .. }
             | Event::Diameter { .. }
-            | Event::Stored { .. } => {}
+            | Event::Stored { .. }
+            | Event::Stop => {}
             Event::Sip(packet) => self.sip.on_packet(packet, ctx),
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
             Event::FlowClosed(conn) => self.sip.on_flow_closed(conn, ctx),

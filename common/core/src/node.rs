@@ -200,6 +200,8 @@ pub enum Event {
     Command(Command),
     /// The deadline has come.
     Timeout,
+    /// The process ends: say goodbye to peers. The shell waits a moment for the Diameter links to close.
+    Stop,
 }
 
 /// What a node wants done. Actions are performed in order.
@@ -258,6 +260,7 @@ impl fmt::Debug for Event {
             Self::Stored { id, result } => f.debug_tuple("Stored").field(id).field(result).finish(),
             Self::Command(command) => command.fmt(f),
             Self::Timeout => f.write_str("Timeout"),
+            Self::Stop => f.write_str("Stop"),
         }
     }
 }

@@ -7,6 +7,7 @@ use ims_core::{Event, LinkId, PeerId};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,11 +38,15 @@ enum Link {
 }
 
 #[derive(Default)]
-pub(crate) struct Links(Mutex<HashMap<LinkId, Link>>);
+pub(crate) struct Links {
+    open: Mutex<HashMap<LinkId, Link>>,
+    /// Connections that may still have something to send, though their link is gone.
+    sockets: AtomicUsize,
+}
 
 impl Links {
     pub(crate) fn send(&self, world: &World, link: LinkId, bytes: Bytes) {
-        let mut links = lock(&self.0);
+        let mut links = lock(&self.open);
         match links.get(&link) {
             None => debug!(link = link.0, "message for a link that is gone"),
             Some(Link::Inside { node, far, .. }) => {
@@ -61,7 +66,7 @@ impl Links {
 
     /// Closes after what waits has been sent. The node is told by `LinkDown`.
     pub(crate) fn close(&self, world: &World, link: LinkId) {
-        let mut links = lock(&self.0);
+        let mut links = lock(&self.open);
         match links.get(&link) {
             None => {}
             Some(Link::Socket { close, .. }) => close.notify_one(),
@@ -77,8 +82,13 @@ impl Links {
         }
     }
 
+    /// Whether every link is closed, and what was sent has left.
+    pub(crate) fn all_closed(&self) -> bool {
+        lock(&self.open).is_empty() && self.sockets.load(Ordering::Acquire) == 0
+    }
+
     fn insert(&self, id: LinkId, link: Link) {
-        lock(&self.0).insert(id, link);
+        lock(&self.open).insert(id, link);
     }
 }
 
@@ -152,6 +162,7 @@ pub(crate) async fn serve(world: Arc<World>, node: NodeIndex, listener: TcpListe
 
 async fn run_link(world: Arc<World>, node: NodeIndex, peer: Option<PeerId>, stream: TcpStream, remote: SocketAddr) {
     let link = LinkId(world.ids.next());
+    let _counted = Counted::new(&world);
     let (queue, mut waiting) = mpsc::channel(world.settings.tcp_queue.max(GATHER) * 4);
     let close = Arc::new(Notify::new());
     world.links.insert(link, Link::Socket { queue, close: close.clone() });
@@ -163,11 +174,27 @@ async fn run_link(world: Arc<World>, node: NodeIndex, peer: Option<PeerId>, stre
         () = close.notified() => "the node closed it".into(),
     };
     debug!(%remote, reason = ended, "Diameter link closed");
-    lock(&world.links.0).remove(&link);
+    lock(&world.links.open).remove(&link);
     waiting.close();
     let _ = timeout(LINGER, write_messages(&mut waiting, &mut write_half)).await;
     let _ = write_half.shutdown().await;
     world.inbox(node).push(Event::LinkDown { link: Some(link), peer });
+}
+
+/// Counts a connection as long as its task lives.
+struct Counted(Arc<World>);
+
+impl Counted {
+    fn new(world: &Arc<World>) -> Self {
+        world.links.sockets.fetch_add(1, Ordering::AcqRel);
+        Self(world.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.links.sockets.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 async fn read_messages(world: &World, node: NodeIndex, link: LinkId, mut half: OwnedReadHalf) -> String {

@@ -7,7 +7,7 @@ use crate::store::{self, Sqlite, StoreJob};
 use crate::world::{Bound, Clock, Ids, NodeIndex, Seat, Tasks, World};
 use crate::xfrm::{self, SaKernel};
 use crate::{Settings, StartError, diameter_tcp, entropy, http, sip_tcp, sip_udp, tcp};
-use ims_core::{Node, Problem, Secret, Wiring};
+use ims_core::{Event, Node, Problem, Secret, Wiring};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,10 +17,13 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::error;
+use tracing::{debug, error};
 
 /// How long the database and the kernel may take to be left in good order.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long the nodes may take to say goodbye to their peers, and how often we look.
+const FAREWELL: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Nodes and what they need, before they run.
 pub struct Shell {
@@ -340,8 +343,10 @@ impl Running {
         }
     }
 
-    /// Ends the nodes, closes the sockets, removes what was put into the kernel.
+    /// Lets the nodes say goodbye ([`ims_core::Event::Stop`]), then ends them, closes the sockets, removes what was put into
+    /// the kernel.
     pub async fn shutdown(mut self) {
+        self.farewell().await;
         self.world.tasks.abort_all();
         if let Some((stop, task)) = self.sa_task.take() {
             let _ = stop.send(());
@@ -352,6 +357,22 @@ impl Running {
         drop(self);
         for task in stores {
             let _ = tokio::time::timeout(GOODBYE, task).await;
+        }
+    }
+
+    /// Until the Diameter links are closed and the databases have taken all that waits, or too long.
+    async fn farewell(&self) {
+        for seat in &self.world.nodes {
+            seat.inbox.push(Event::Stop);
+        }
+        let done = async {
+            let idle = |store: &mpsc::Sender<StoreJob>| store.capacity() == store.max_capacity();
+            while !(self.world.links.all_closed() && self.world.stores.values().all(idle)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, done).await.is_err() {
+            debug!("a Diameter peer or the database is slow to take leave: not waited for");
         }
     }
 }

@@ -130,6 +130,7 @@ impl Node for Echo {
             Event::LinkUp { peer, .. } => format!("up {}", peer.is_some()),
             Event::LinkDown { link, peer } => format!("down {} {}", link.is_some(), peer.is_some()),
             Event::Diameter { bytes, .. } => format!("diameter {}", String::from_utf8_lossy(&bytes[20..])),
+            Event::Stop => "stop".into(),
             _ => String::new(),
         };
         if !note.is_empty() && self.log.len() < 10_000 {
@@ -151,6 +152,13 @@ impl Node for Echo {
                 self.reply(json!({"loaded": loaded, "ok": result.is_ok()}), ctx);
             }
             Event::Sa { result, .. } => self.reply(json!({"result": format!("{result:?}")}), ctx),
+            Event::Stop if self.silent => {}
+            Event::Stop => {
+                for (link, _) in self.links.clone() {
+                    ctx.act(Action::SendDiameter { link, bytes: diameter("bye!") });
+                    ctx.act(Action::CloseLink(link));
+                }
+            }
             Event::Timeout => {
                 self.wake = None;
                 self.reply(json!("woken"), ctx);
@@ -384,6 +392,51 @@ async fn nodes_of_one_process_reach_each_other_without_sockets() {
     sees(&running, "a", "down true true").await;
     sees(&running, "b", "down true false").await;
     running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_node_takes_leave_of_its_peers_before_the_shell_ends() {
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    let running = Shell::new(settings())
+        .node("a", Echo::boxed(), wiring("127.0.0.1:0"))
+        .node("b", Echo::boxed(), wiring("127.0.0.1:0"))
+        .tap(Arc::new(move |node: &str, _, tapped: ims_shell::Tapped<'_>| {
+            if let ims_shell::Tapped::Event(Event::LinkDown { .. }) = tapped {
+                notes.lock().unwrap().push(node.to_owned());
+            }
+        }))
+        .start()
+        .await
+        .unwrap();
+    let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (inside, outside) = (place(&running, "b", "diameter/tcp"), peer.local_addr().unwrap());
+    for target in [outside, inside] {
+        running.command("a", "connect", json!({"target": target.to_string()})).await.unwrap();
+        sees(&running, "a", "up true").await;
+    }
+    let (mut stream, _) = timeout(PATIENCE, peer.accept()).await.unwrap().unwrap();
+    running.command("a", "diameter", json!({"text": "1234"})).await.unwrap();
+    sees(&running, "b", "diameter 1234").await;
+    let mut first = [0; 24];
+    timeout(PATIENCE, stream.read_exact(&mut first)).await.unwrap().unwrap();
+    running.shutdown().await;
+    let mut rest = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap().unwrap();
+    assert_eq!(rest, diameter("bye!"), "the goodbye leaves before the connection closes");
+    assert!(seen.lock().unwrap().contains(&"b".to_owned()), "the link inside the process was closed too");
+}
+
+#[tokio::test]
+async fn a_node_that_keeps_its_links_cannot_hold_the_shell() {
+    let silent = Box::new(Echo { silent: true, ..Echo::default() });
+    let running = Shell::new(settings()).node("echo", silent, wiring("127.0.0.1:0")).start().await.unwrap();
+    let mut stream = TcpStream::connect(place(&running, "echo", "diameter/tcp")).await.unwrap();
+    sees(&running, "echo", "up false").await;
+    timeout(PATIENCE, running.shutdown()).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut rest)).await.expect("must be closed");
+    assert!(rest.is_empty());
 }
 
 #[tokio::test]

@@ -174,6 +174,7 @@ fn when_both_connect_one_connection_remains_until_the_hss_ends() {
     });
     assert!(is_open(&hss.state(), "initiator") || is_open(&hss.state(), "responder"));
     hss.program.terminate();
+    fd.wait_for("sent a DPR with cause: REBOOTING", PATIENCE);
     fd.wait_for("'STATE_OPEN'\t-> 'STATE_CL", PATIENCE);
     hss.program.wait_end(PATIENCE);
 }

@@ -76,3 +76,20 @@ fn a_diameter_connection_may_break_in_the_middle() {
         lab.assert_no_faults();
     }
 }
+
+/// RFC 6733 5.4: who ends takes leave of its peers, who let it go at once.
+#[test]
+fn who_ends_takes_leave_of_its_diameter_peers() {
+    let lab = || Lab::new(LabConfig::default());
+    for node in [lab().hss, lab().icscf, lab().scscf] {
+        let mut lab = lab();
+        assert!(lab.register(0).is_ok());
+        lab.world.stop(node);
+        lab.world.run_for(Duration::from_millis(500));
+        let state = lab.world.snapshot(node)["diameter"].clone();
+        let count = |direction: &str, name: &str| state["counters"][direction][name].as_u64().unwrap_or(0);
+        assert!(count("sent", "DPR") > 0 && count("sent", "DPR") == count("received", "DPA 2001"), "{state:#}");
+        let open = state["peers"].as_array().is_some_and(|peers| peers.iter().any(|p| p["state"] != "closed"));
+        assert!(!open, "{state:#}");
+    }
+}
