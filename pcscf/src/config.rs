@@ -115,6 +115,9 @@ pub struct Limits {
     /// UEs behind one address that are about to be registered: more is one that fills our tables. A load generator
     /// wants as many as it has REGISTERs under way.
     pub max_attempts_per_address: usize,
+    /// Bytes of a message that comes in clear; larger ones are dropped. A REGISTER has 1 to 3 kB, and parts of it are
+    /// kept before anybody is authenticated.
+    pub max_unprotected_size: usize,
     /// Public identities that one UE may register one by one over one SA set.
     pub max_identities: usize,
     /// SIP transactions of both sides.
@@ -203,6 +206,7 @@ impl Default for Limits {
             max_registrations: 100_000,
             max_pending: 20_000,
             max_attempts_per_address: 5_000,
+            max_unprotected_size: 8192,
             max_identities: 16,
             max_transactions: 100_000,
         }
@@ -251,8 +255,14 @@ impl Config {
         let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
         refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
         let l = &self.limits;
-        let limits =
-            [l.max_registrations, l.max_pending, l.max_attempts_per_address, l.max_identities, l.max_transactions];
+        let limits = [
+            l.max_registrations,
+            l.max_pending,
+            l.max_attempts_per_address,
+            l.max_unprotected_size,
+            l.max_identities,
+            l.max_transactions,
+        ];
         refuse(limits.contains(&0), "limits: none may be zero")?;
         self.static_hops().map(drop)
     }

@@ -632,6 +632,24 @@ fn limits_hold() {
 }
 
 #[test]
+fn large_messages_come_over_an_sa_only() {
+    for mut ue in common::four_ways() {
+        let mut bench = Bench::with(|c| c.mw.udp_limit = 60_000);
+        let padding = format!("X-Padding: {}\r\n", "x".repeat(8192));
+        let text = ue.register(3600, &format!("{}{padding}", ue.sec_agree()));
+        let out = bench.packet(ue.clear_flow(), &text);
+        assert!(out.core.is_empty() && out.ue.is_empty(), "{out:?}");
+        assert_eq!(
+            (out.closed.is_empty(), bench.refused("unprotected_too_large")),
+            (ue.transport == Transport::Udp, 1)
+        );
+        let set = ue.attach(&mut bench, 3600);
+        let text = ue.register(3600, &format!("{}{padding}", ue.sec_agree()));
+        bench.packet(ue.flow_of(&set), &text).forwarded();
+    }
+}
+
+#[test]
 fn one_address_cannot_fill_the_tables() {
     let mut bench = Bench::with(|c| c.limits.max_attempts_per_address = 2);
     let mut first = ue(1);

@@ -20,6 +20,7 @@ pub struct Out {
     pub core: Vec<Message>,
     pub ue: Vec<(Flow, Message)>,
     pub sa: Vec<(RequestId, SaChange)>,
+    pub closed: Vec<ConnId>,
 }
 
 impl Out {
@@ -61,7 +62,7 @@ impl Out {
     }
 
     pub fn is_silent(&self) -> bool {
-        self.core.is_empty() && self.ue.is_empty() && self.sa.is_empty()
+        self.core.is_empty() && self.ue.is_empty() && self.sa.is_empty() && self.closed.is_empty()
     }
 }
 
@@ -101,6 +102,7 @@ impl Bench {
                     out.ue.push((flow, Message::parse(bytes).unwrap()));
                 }
                 Action::Sa { id, change } => out.sa.push((id, change)),
+                Action::CloseFlow(conn) => out.closed.push(conn),
                 other => panic!("unexpected {other:?}"),
             }
         }
