@@ -9,6 +9,10 @@ use ims_sip::{Message, Name};
 
 /// Path entries that are kept: P-CSCF, perhaps an IBCF or two.
 const MAX_PATH: usize = 10;
+/// What is kept of a challenge and of a binding has bounds: a Call-ID in bytes,
+const MAX_CALL_ID: usize = 512;
+/// and a contact with its parameters. Phones with all their feature tags come to 1000.
+const MAX_CONTACT: usize = 4096;
 /// RFC 3261 10.3 step 7: only intervals shorter than this may be called too brief.
 const HOUR: u32 = 3600;
 
@@ -56,10 +60,14 @@ impl Wish {
         if path.len() > MAX_PATH {
             return Err(Refusal::Malformed(format!("Path has more than {MAX_PATH} entries")));
         }
+        let call_id = message.text(Name::CallId).unwrap_or_default();
+        if call_id.len() > MAX_CALL_ID {
+            return Err(Refusal::Malformed(format!("Call-ID has more than {MAX_CALL_ID} bytes")));
+        }
         let first_hop_keeps = path.last().and_then(|p| p.parsed_uri().ok()).is_some_and(|uri| uri.has_param("ob"));
         Ok(Self {
             contacts: Contacts::read(message, rules)?,
-            call_id: message.text(Name::CallId).unwrap_or_default().to_owned(),
+            call_id: call_id.to_owned(),
             cseq: cseq.number,
             path: path.iter().map(|p| p.uri.to_owned()).collect(),
             is_outbound: first_hop_keeps && message.has_token(Name::Supported, "outbound"),
@@ -117,6 +125,9 @@ impl ContactAddress {
         let uri = address.parsed_uri().map_err(malformed)?;
         if uri.headers().is_some() {
             return Err(Refusal::Malformed("Contact has a URI with headers".into()));
+        }
+        if address.uri.len() + address.params.0.len() > MAX_CONTACT {
+            return Err(Refusal::Malformed(format!("Contact has more than {MAX_CONTACT} bytes")));
         }
         Ok(Self {
             uri: address.uri.to_owned(),
@@ -228,6 +239,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_endless_call_id_is_refused() {
+        let text = |len: usize| {
+            let line = format!("i: {}\r\nCSeq: 7 REGISTER\r\nContent-Length: 0\r\n\r\n", "c".repeat(len));
+            let head = "REGISTER sip:b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n";
+            Wish::read(&Message::parse(Bytes::from(format!("{head}{line}"))).unwrap(), &Rules::default())
+        };
+        assert!(text(MAX_CALL_ID).is_ok());
+        assert!(matches!(text(MAX_CALL_ID + 1).err(), Some(Refusal::Malformed(_))));
+    }
+
+    #[test]
     fn queries_and_removals() {
         assert!(matches!(wish("").unwrap().contacts, Contacts::Query));
         assert!(matches!(wish("Contact: *\r\nExpires: 0\r\n").unwrap().contacts, Contacts::RemoveAll));
@@ -237,6 +259,8 @@ pub(crate) mod tests {
         assert!(!wish("Contact: <sip:a@1>;expires=0,<sip:a@2>\r\n").unwrap().leaves());
         assert!(wish(&"Contact: <sip:a@b>\r\n".repeat(11)).is_err());
         assert!(wish("Contact: <sip:a@b?Route=x>\r\n").is_err());
+        assert!(wish(&format!("Contact: <sip:a@b>;+g.x=\"{}\"\r\n", "x".repeat(MAX_CONTACT))).is_err());
+        assert!(wish(&format!("Contact: <sip:a@b>;+g.x=\"{}\"\r\n", "x".repeat(2000))).is_ok());
     }
 
     #[test]
