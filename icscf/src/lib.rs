@@ -10,6 +10,7 @@ pub use config::{Config, Limits, Scscf, Timers};
 pub use error::Refusal;
 
 use ims_core::config::ConfigError;
+use ims_core::time::PerSecond;
 use ims_core::{Action, Command, Ctx, Event, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::endpoint::DisconnectCause;
@@ -19,6 +20,9 @@ use ims_sip::{Message, Method, Name, SipEvent};
 use register::Registration;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// Refusals in a second that are worth a line of the log; all are counted.
+const REFUSALS_TOLD: u32 = 10;
 
 pub struct Icscf {
     config: Config,
@@ -30,6 +34,8 @@ pub struct Icscf {
     forwarded: BTreeMap<ClientTx, Registration>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
+    /// Refusals that the log still takes.
+    told: PerSecond,
 }
 
 /// What an answer of the HSS goes on with.
@@ -47,6 +53,7 @@ impl Icscf {
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            told: PerSecond::new(REFUSALS_TOLD),
         })
     }
 
@@ -107,7 +114,11 @@ impl Icscf {
     /// The one place where a request is refused: answered, counted, logged.
     fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
-        tracing::warn!(method = %request.method(), status = refusal.status(), refusal = refusal.name(), "{refusal}");
+        let (method, status, name) = (request.method(), refusal.status(), refusal.name());
+        match self.told.lets(ctx.now) {
+            true => tracing::warn!(%method, status, refusal = name, "{refusal}"),
+            false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
+        }
         let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
         if refusal.status() == 503 {
             answer.set(Name::RetryAfter, 5);

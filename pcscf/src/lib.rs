@@ -23,7 +23,7 @@ use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use ims_core::config::ConfigError;
-use ims_core::time::earliest;
+use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
 use ims_sip::endpoint::{EndpointConfig, LocateConfig, SipEvent, SipTimers};
 use ims_sip::{Endpoint, Message, Method, Name};
@@ -34,6 +34,9 @@ use tracing::{debug, info, warn};
 
 /// A snapshot lists no more registrations than this; it always counts them all.
 const MOST_LISTED: usize = 1000;
+
+/// Refusals in a second that are worth a line of the log; all are counted.
+const REFUSALS_TOLD: u32 = 10;
 
 /// The node: its fields are all the state there is.
 pub struct Pcscf {
@@ -55,6 +58,8 @@ pub struct Pcscf {
     next_request: u64,
     /// The operator has been told that the kernel has no ESP.
     told_no_esp: bool,
+    /// Refusals that the log still takes.
+    told: PerSecond,
     /// Of the last event, for the snapshot.
     now: Time,
 }
@@ -104,6 +109,7 @@ impl Pcscf {
             refusals: BTreeMap::new(),
             next_request: 0,
             told_no_esp: false,
+            told: PerSecond::new(REFUSALS_TOLD),
             now: Time::EPOCH,
         })
     }
@@ -224,7 +230,9 @@ impl Pcscf {
     fn refuse(&mut self, from: Inbound, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
         let (status, name) = (refusal.status(), refusal.name());
+        let is_told = self.told.lets(ctx.now);
         match status {
+            _ if !is_told => debug!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
             // The operator was told when it was seen first.
             503 if self.told_no_esp => debug!(ue = %from.flow.remote, refusal = name, "{refusal}"),
             500.. => warn!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),

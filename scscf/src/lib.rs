@@ -14,7 +14,7 @@ pub use error::Refusal;
 
 use auth::Challenges;
 use ims_core::config::ConfigError;
-use ims_core::time::earliest;
+use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::cx::{Sar, ServerAssignmentType};
@@ -29,6 +29,9 @@ use std::collections::BTreeMap;
 /// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
 const SHOWN: usize = 1000;
 
+/// Refusals in a second that are worth a line of the log; all are counted.
+const REFUSALS_TOLD: u32 = 10;
+
 pub struct Scscf {
     config: Config,
     sip: ims_sip::Endpoint,
@@ -41,6 +44,8 @@ pub struct Scscf {
     waiting: BTreeMap<RequestId, Waiting>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
+    /// Refusals that the log still takes.
+    told: PerSecond,
 }
 
 /// What an answer of the HSS goes on with.
@@ -64,6 +69,7 @@ impl Scscf {
             config,
             waiting: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            told: PerSecond::new(REFUSALS_TOLD),
         })
     }
 
@@ -158,7 +164,11 @@ impl Scscf {
     /// The one place where a request is refused: answered, counted, logged.
     fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
-        tracing::warn!(method = %request.method(), status = refusal.status(), refusal = refusal.name(), "{refusal}");
+        let (method, status, name) = (request.method(), refusal.status(), refusal.name());
+        match self.told.lets(ctx.now) {
+            true => tracing::warn!(%method, status, refusal = name, "{refusal}"),
+            false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
+        }
         let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
         match refusal {
             Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),

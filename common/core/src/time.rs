@@ -115,9 +115,38 @@ pub fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     }
 }
 
+/// Lets so many pass in each second: for what any stranger can bring about, such as a line in the log.
+#[derive(Clone, Debug)]
+pub struct PerSecond {
+    most: u32,
+    second: u64,
+    passed: u32,
+}
+
+impl PerSecond {
+    pub const fn new(most: u32) -> Self {
+        Self { most, second: 0, passed: 0 }
+    }
+
+    pub fn lets(&mut self, now: Time) -> bool {
+        if self.second != now.secs() {
+            (self.second, self.passed) = (now.secs(), 0);
+        }
+        self.passed = self.passed.saturating_add(1);
+        self.passed <= self.most
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_in_each_second_and_no_more() {
+        let mut gate = PerSecond::new(2);
+        let mut at = |secs| gate.lets(Time::from_secs(secs));
+        assert_eq!([at(7), at(7), at(7), at(8), at(8), at(8)], [true, true, false, true, true, false]);
+    }
 
     #[test]
     fn timers_fire_in_order_and_only_when_due() {

@@ -2,13 +2,13 @@
 
 use crate::{Message, Method};
 use ims_core::Time;
+use ims_core::time::PerSecond;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// How many refusals a second are told as events.
 const TOLD_A_SECOND: u32 = 10;
 
-#[derive(Default)]
 pub(super) struct Counters {
     received: BTreeMap<(&'static str, u16), u64>,
     sent: BTreeMap<(&'static str, u16), u64>,
@@ -20,7 +20,22 @@ pub(super) struct Counters {
     pub(super) failed_over: u64,
     refused: BTreeMap<u16, u64>,
     dropped: BTreeMap<&'static str, u64>,
-    told: (u64, u32),
+    told: PerSecond,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            received: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            resent: 0,
+            repeated: 0,
+            failed_over: 0,
+            refused: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            told: PerSecond::new(TOLD_A_SECOND),
+        }
+    }
 }
 
 impl Counters {
@@ -39,11 +54,7 @@ impl Counters {
     /// Whether the node is to be told.
     pub(super) fn refused(&mut self, status: u16, now: Time) -> bool {
         *self.refused.entry(status).or_default() += 1;
-        if self.told.0 != now.secs() {
-            self.told = (now.secs(), 0);
-        }
-        self.told.1 += 1;
-        self.told.1 <= TOLD_A_SECOND
+        self.told.lets(now)
     }
 
     pub(super) fn snapshot(&self) -> Value {
