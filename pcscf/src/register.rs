@@ -71,7 +71,7 @@ impl OnTheWay {
         self.by_tx.len()
     }
 
-    fn from_address(&self, ue: IpAddr) -> usize {
+    fn count_at(&self, ue: IpAddr) -> usize {
         self.by_address.get(&ue).copied().unwrap_or(0)
     }
 }
@@ -269,7 +269,7 @@ impl Pcscf {
         if known.is_none() && self.contacts.len() >= limits.max_registrations {
             return Err(Refusal::Full("max_registrations"));
         }
-        let attempts = self.contacts.attempts_from(ue) + self.forwarded.from_address(ue);
+        let attempts = self.contacts.attempts_from(ue) + self.forwarded.count_at(ue);
         if known.is_none() && attempts >= limits.max_attempts_per_address {
             return Err(Refusal::Full("max_attempts_per_address"));
         }
