@@ -3,10 +3,12 @@
 pub mod memory;
 pub use memory::MemoryStore;
 
+use crate::node::Unread;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// `body` changes by provisioning, `state` with traffic; both are the node's own bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Record {
     pub id: i64,
     /// Rises by one with every change of either part.
@@ -15,7 +17,7 @@ pub struct Record {
     pub state: Vec<u8>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StoreRequest {
     Load {
         key: String,
@@ -76,4 +78,37 @@ pub enum StoreError {
     Duplicate(String),
     #[error("the store does not answer: {0}")]
     Unavailable(String),
+}
+
+/// Without what is stored: keys may be among it.
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, version, body, state } = self;
+        f.debug_tuple("Record").field(id).field(version).field(&Unread(body)).field(&Unread(state)).finish()
+    }
+}
+
+impl fmt::Debug for StoreRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load { key } => f.debug_tuple("Load").field(key).finish(),
+            Self::Insert { sort, keys, body, state } => {
+                f.debug_tuple("Insert").field(sort).field(keys).field(&Unread(body)).field(&Unread(state)).finish()
+            }
+            Self::Replace { id, version, sort, keys, body, state } => f
+                .debug_tuple("Replace")
+                .field(id)
+                .field(version)
+                .field(sort)
+                .field(keys)
+                .field(&Unread(body))
+                .field(&Unread(state))
+                .finish(),
+            Self::Commit { id, version, state } => {
+                f.debug_tuple("Commit").field(id).field(version).field(&Unread(state)).finish()
+            }
+            Self::Remove { id, version } => f.debug_tuple("Remove").field(id).field(version).finish(),
+            Self::List { after, limit } => f.debug_tuple("List").field(after).field(limit).finish(),
+        }
+    }
 }
