@@ -4,6 +4,7 @@ use crate::tcp::{self, Limit};
 use crate::world::{NodeIndex, World, lock};
 use bytes::{Bytes, BytesMut};
 use ims_core::{Event, LinkId, PeerId};
+use ims_diameter::stream::frame_length;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,7 +20,8 @@ use tracing::{debug, warn};
 
 /// Time for what waits when a link is closed: the DPA above all.
 const LINGER: Duration = Duration::from_secs(1);
-const HEADER: usize = 20;
+/// Room for one read.
+const READ: usize = 16_384;
 /// Messages gathered into one write.
 const GATHER: usize = 64;
 
@@ -198,7 +200,7 @@ impl Drop for Counted {
 }
 
 async fn read_messages(world: &World, node: NodeIndex, link: LinkId, mut half: OwnedReadHalf) -> String {
-    let mut buffer = BytesMut::with_capacity(16_384);
+    let mut buffer = BytesMut::with_capacity(READ);
     loop {
         match next_message(&mut buffer, world.settings.diameter_message_limit) {
             Ok(Some(bytes)) => {
@@ -211,27 +213,21 @@ async fn read_messages(world: &World, node: NodeIndex, link: LinkId, mut half: O
                 Ok(_) => {}
                 Err(error) => return error.to_string(),
             },
-            Err(reason) => return reason.into(),
+            Err(reason) => return reason,
         }
     }
 }
 
-/// Cuts one message off the stream (RFC 6733 3: version 1, then a length of 24 bits that counts the header). A stream
-/// with a wrong length cannot be followed any further.
-fn next_message(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, &'static str> {
-    let [version, a, b, c, ..] = buffer[..] else { return Ok(None) };
-    let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-    match (version, length) {
-        (1, HEADER..) if length % 4 != 0 => Err("a Diameter message's length is no multiple of four"),
-        (1, HEADER..) if length > limit => Err("a Diameter message is larger than the limit"),
-        (1, HEADER..) if buffer.len() < length => {
+/// Cuts one message off the stream. One that cannot be followed any further is an error.
+fn next_message(buffer: &mut BytesMut, limit: usize) -> Result<Option<Bytes>, String> {
+    match frame_length(buffer).map_err(|error| error.to_string())? {
+        Some(length) if length <= limit => Ok(Some(buffer.split_to(length).freeze())),
+        None if buffer.len() <= limit => {
             // What a peer announces is only believed as it arrives.
-            buffer.reserve((length - buffer.len()).min(16_384));
+            buffer.reserve(READ);
             Ok(None)
         }
-        (1, HEADER..) => Ok(Some(buffer.split_to(length).freeze())),
-        (1, _) => Err("a Diameter message is shorter than its header"),
-        _ => Err("this is not Diameter version 1"),
+        _ => Err(format!("a Diameter message is larger than diameter_message_limit, {limit} bytes")),
     }
 }
 
@@ -260,7 +256,7 @@ async fn write_messages(waiting: &mut mpsc::Receiver<Bytes>, half: &mut OwnedWri
 mod tests {
     use super::*;
 
-    fn cut(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+    fn cut(bytes: &[u8]) -> Result<Option<usize>, String> {
         next_message(&mut BytesMut::from(bytes), 1000).map(|m| m.map(|b| b.len()))
     }
 
@@ -276,5 +272,12 @@ mod tests {
         assert!(cut(&[1, 0, 0, 21]).is_err());
         assert!(cut(&[1, 0xff, 0xff, 0xfc]).is_err());
         assert!(cut(b"GET / HTTP/1.1\r\n").is_err());
+        assert!(cut(b"G").is_err(), "as soon as it is seen");
+        let mut large = vec![1, 0, 8, 0];
+        assert_eq!(cut(&large), Ok(None));
+        large.resize(1001, 0);
+        assert!(cut(&large).is_err(), "no more than the limit is held for a message that announces more");
+        large.resize(2048, 0);
+        assert!(cut(&large).is_err());
     }
 }

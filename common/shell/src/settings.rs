@@ -25,7 +25,7 @@ pub struct Settings {
     pub inbox: usize,
     /// Largest SIP message on a connection, in bytes.
     pub sip_message_limit: usize,
-    /// Largest Diameter message, in bytes.
+    /// Largest Diameter message, in bytes; 1 MiB at most.
     pub diameter_message_limit: usize,
     /// Open TCP connections per listener.
     pub tcp_connections: usize,
