@@ -278,6 +278,32 @@ impl Attach {
     }
 }
 
+/// The whole attach without IPsec and without a word of it, as by a handset that knows no sec-agree. Gives the nonce that it
+/// answered.
+pub fn attach_in_clear(attach: &Attach) -> Result<String> {
+    let plain = |cseq, authorization: &str| {
+        let text = attach.register(cseq, 5060, authorization, None, 3600);
+        text.lines()
+            .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
+            .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
+            + "\r\n"
+    };
+    let to = SocketAddr::new(attach.pcscf, 5060);
+    let send = |message: &str| {
+        if attach.tcp {
+            return exchange_tcp(SocketAddr::new(attach.ue, 0), to, message).map(|(answer, _)| answer);
+        }
+        let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).map_err(|e| e.to_string())?;
+        exchange_udp(&socket, &socket, to, message)
+    };
+    let challenge = send(&plain(1, &attach.empty_authorization()))?;
+    let line = header(&challenge, "WWW-Authenticate").ok_or(challenge.clone())?;
+    let nonce = param(line, "nonce").ok_or("no nonce")?;
+    let (res, ..) = aka(nonce)?;
+    let answer = send(&plain(2, &digest(&attach.imsi, nonce, &res)))?;
+    if status(&answer) == 200 { Ok(nonce.into()) } else { Err(answer) }
+}
+
 /// The words of `ip xfrm state` for a suite (TS 33.203 Annex H and I).
 fn algorithm_words(alg: &str, ealg: &str, ck: &[u8; 16], ik: &[u8; 16]) -> Vec<String> {
     let key = |bytes: &[u8]| format!("0x{}", hex(bytes));

@@ -3,7 +3,7 @@
 use crate::process::Running;
 use crate::{Folder, handset, http, program};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,12 +11,18 @@ pub struct Lab {
     pub address: String,
     pub folder: Folder,
     config: PathBuf,
+    env: Vec<(String, String)>,
     core: Running,
 }
 
 impl Lab {
     /// `imsbox up` on `address`.
     pub fn start(name: &str, address: &str) -> Self {
+        Self::start_with(name, address, &[])
+    }
+
+    /// With these environment variables.
+    pub fn start_with(name: &str, address: &str, env: &[(&str, &str)]) -> Self {
         let folder = Folder::new(name);
         let data = folder.path().join("data");
         let text = format!(
@@ -25,8 +31,9 @@ impl Lab {
             data.display()
         );
         let config = folder.write("imsbox.toml", &text);
-        let core = up(&config);
-        Self { address: address.into(), folder, config, core }
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let core = up(&config, &env);
+        Self { address: address.into(), folder, config, env, core }
     }
 
     pub fn token(&self) -> String {
@@ -59,6 +66,13 @@ impl Lab {
         (out.status.code(), text)
     }
 
+    /// SIGTERM, and everything it has printed from its start to its end.
+    pub fn stop(mut self) -> String {
+        self.core.terminate();
+        self.core.wait_end(Duration::from_secs(30));
+        self.core.printed()
+    }
+
     pub fn status(&self) -> String {
         self.imsbox(&["status"]).1
     }
@@ -70,12 +84,14 @@ impl Lab {
     /// kill -9, then up again with the same data.
     pub fn crash_and_restart(&mut self) {
         self.core.kill();
-        self.core = up(&self.config);
+        self.core = up(&self.config, &self.env);
     }
 }
 
-fn up(config: &std::path::Path) -> Running {
-    let core = Running::start(Command::new(program("imsbox")).args(["up", "--config"]).arg(config));
+fn up(config: &Path, env: &[(String, String)]) -> Running {
+    let mut command = Command::new(program("imsbox"));
+    command.args(["up", "--config"]).arg(config).envs(env.iter().map(|(name, value)| (name, value)));
+    let core = Running::start(&mut command);
     core.wait_for("ready", Duration::from_secs(60));
     core
 }

@@ -4,7 +4,7 @@
 use ims_process_tests::handset::{self, Attach};
 use ims_process_tests::process::Running;
 use ims_process_tests::{Folder, http, installed, program};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -29,11 +29,11 @@ fn role(name: &str, folder: &Folder) -> Running {
     running
 }
 
-fn attach_in_clear(n: u8, tcp: bool) -> handset::Result<()> {
-    let attach = Attach {
+fn in_clear(n: u8, tcp: bool) -> Attach {
+    Attach {
         imsi: format!("0010100000000{n:02}"),
         ue: IpAddr::from([127, 70, 1, 100 + n]),
-        pcscf: ADDRESS.parse().map_err(|_| "address")?,
+        pcscf: ADDRESS.parse().expect("an address"),
         tcp,
         alg: "hmac-sha-1-96",
         ealg: "null",
@@ -41,28 +41,7 @@ fn attach_in_clear(n: u8, tcp: bool) -> handset::Result<()> {
         port_us: 5064,
         spi_uc: 0x1001,
         spi_us: 0x1002,
-    };
-    let plain = |cseq, authorization: &str| {
-        let text = attach.register(cseq, 5060, authorization, None, 3600);
-        text.lines()
-            .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
-            .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
-            + "\r\n"
-    };
-    let to = SocketAddr::new(attach.pcscf, 5060);
-    let send = |message: &str| {
-        if tcp {
-            return handset::exchange_tcp(SocketAddr::new(attach.ue, 0), to, message).map(|(answer, _)| answer);
-        }
-        let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).map_err(|e| e.to_string())?;
-        handset::exchange_udp(&socket, &socket, to, message)
-    };
-    let challenge = send(&plain(1, &attach.empty_authorization()))?;
-    let line = handset::header(&challenge, "WWW-Authenticate").ok_or(challenge.clone())?;
-    let nonce = handset::param(line, "nonce").ok_or("no nonce")?;
-    let (res, ..) = handset::aka(nonce)?;
-    let answer = send(&plain(2, &handset::digest(&attach.imsi, nonce, &res)))?;
-    if handset::status(&answer) == 200 { Ok(()) } else { Err(answer) }
+    }
 }
 
 #[test]
@@ -82,7 +61,7 @@ fn four_programs_register_handsets_and_nothing_on_the_wire_is_malformed() {
     }
     let capture = Capture::start(&folder);
     for n in 1..=6 {
-        if let Err(why) = attach_in_clear(n, n % 2 == 0) {
+        if let Err(why) = handset::attach_in_clear(&in_clear(n, n % 2 == 0)) {
             let logs: Vec<_> = roles.iter().chain([&hss]).map(Running::printed).collect();
             panic!("handset {n}: {why}\n{}", logs.join("\n---\n"));
         }
