@@ -280,6 +280,11 @@ impl Config {
         local != self.mw.listen && self.gm.addresses.contains(&local.ip())
     }
 
+    /// Whether this is the port that anybody may send to.
+    pub fn is_clear(&self, local: SocketAddr) -> bool {
+        self.is_gm(local) && local.port() == self.gm.port
+    }
+
     /// Whether this is one of the ports behind IPsec.
     pub fn is_protected(&self, local: SocketAddr) -> bool {
         self.is_gm(local) && self.gm.protected_ports().any(|p| p == local.port())

@@ -132,7 +132,7 @@ impl Pcscf {
         if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
             return self.count("clear_from_protected_port");
         }
-        if self.config.is_gm(local) && packet.bytes.len() > self.config.limits.max_unprotected_size {
+        if self.config.is_clear(local) && packet.bytes.len() > self.config.limits.max_unprotected_size {
             self.count("unprotected_too_large");
             return packet.flow.conn.into_iter().for_each(|conn| ctx.act(Action::CloseFlow(conn)));
         }

@@ -650,6 +650,20 @@ fn large_messages_come_over_an_sa_only() {
 }
 
 #[test]
+fn large_answers_of_the_core_come_through() {
+    // The core side may share an address with Gm; over TCP its answers come to a port of no listener.
+    let mut bench = Bench::with(|c| c.gm.addresses.push(c.mw.listen.ip()));
+    let mut ue = Handset::udp4();
+    let request = ue.hello(&mut bench).forwarded();
+    let mut answer = Message::response(&request, 403, Some("core"));
+    answer.push_named("X-Padding", "x".repeat(8192));
+    let (local, remote) = ("127.0.0.1:49152".parse().unwrap(), "127.0.0.1:4060".parse().unwrap());
+    let flow = Flow { conn: Some(ims_core::ConnId(9)), ..Flow::tcp(local, remote) };
+    let out = bench.packet(flow, &String::from_utf8(answer.to_bytes().to_vec()).unwrap());
+    assert_eq!(out.answered().1.status(), 403);
+}
+
+#[test]
 fn one_address_cannot_fill_the_tables() {
     let mut bench = Bench::with(|c| c.limits.max_attempts_per_address = 2);
     let mut first = ue(1);
