@@ -659,7 +659,7 @@ fn large_answers_of_the_core_come_through() {
     answer.push_named("X-Padding", "x".repeat(8192));
     let (local, remote) = ("127.0.0.1:49152".parse().unwrap(), "127.0.0.1:4060".parse().unwrap());
     let flow = Flow { conn: Some(ims_core::ConnId(9)), ..Flow::tcp(local, remote) };
-    let out = bench.packet(flow, &String::from_utf8(answer.to_bytes().to_vec()).unwrap());
+    let out = bench.packet(flow, std::str::from_utf8(&answer.to_bytes()).unwrap());
     assert_eq!(out.answered().1.status(), 403);
 }
 
