@@ -210,7 +210,7 @@ impl Pcscf {
         let again = match error {
             SaError::SpiTaken(spi) => ours(spi) && challenge.tries < MOST_TRIES,
             SaError::NoAlgorithm(name) => {
-                self.count("kernel_no_algorithm");
+                self.count("kernel-no-algorithm");
                 warn!(suite = ?wanted.suite, "the kernel lacks {name}: trying the next suite of security.preference");
                 challenge.offers.remove(0);
                 challenge.tries = 0;
@@ -371,7 +371,7 @@ impl Pcscf {
                 let Forwarded { from, request, .. } = challenge.forwarded;
                 self.refuse(from, &request, &Refusal::KernelSilent, ctx);
             }
-            Some(Waiting::Extend { .. } | Waiting::Remove) => self.count("kernel_silent"),
+            Some(Waiting::Extend { .. } | Waiting::Remove) => self.count("kernel-silent"),
             None => {}
         }
     }

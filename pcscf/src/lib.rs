@@ -120,7 +120,7 @@ impl Pcscf {
         let Flow { local, remote, .. } = packet.flow;
         if self.config.is_protected(local) {
             let Some(id) = self.sets.live(remote, local) else {
-                return self.count("no_live_sa");
+                return self.count("no-live-sa");
             };
             let Some(held) = self.sets.by_id_mut(id) else { return };
             if held.state == (State::Proposed { used: false }) {
@@ -130,10 +130,10 @@ impl Pcscf {
             return self.sip.on_protected_packet(packet, outward, ctx);
         }
         if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
-            return self.count("clear_from_protected_port");
+            return self.count("clear-from-protected-port");
         }
         if self.config.is_clear(local) && packet.bytes.len() > self.config.limits.max_unprotected_size {
-            self.count("unprotected_too_large");
+            self.count("unprotected-too-large");
             return packet.flow.conn.into_iter().for_each(|conn| ctx.act(Action::CloseFlow(conn)));
         }
         self.sip.on_packet(packet, ctx);
@@ -150,10 +150,10 @@ impl Pcscf {
                 SipEvent::Failed { tx, cause } => self.on_failed(tx, cause, ctx),
                 // No session passes here yet: nothing that an ACK, a CANCEL or a late answer could belong to.
                 SipEvent::Ack { .. } | SipEvent::Cancel { .. } => {}
-                SipEvent::Stray { .. } => self.count("stray_response"),
+                SipEvent::Stray { .. } => self.count("stray-response"),
                 SipEvent::Undelivered { .. } => self.count("undelivered"),
                 SipEvent::Refused { flow, status, reason } => {
-                    self.count("sip_refused");
+                    self.count("sip-refused");
                     debug!(from = %flow.remote, status, reason, "message refused");
                 }
             }

@@ -30,7 +30,7 @@ fn without_ipsec_the_policy_decides() {
     let refusal = answer(&mut bench, ue.clear_flow(), &text);
     assert_eq!((refusal.status(), refusal.tokens(Name::Require)), (421, vec!["sec-agree"]));
     assert!(refusal.text(Name::SecurityServer).unwrap().starts_with("ipsec-3gpp;q=1;"));
-    assert_eq!(bench.refused("sec_agree_required"), 1);
+    assert_eq!(bench.refused("sec-agree-required"), 1);
     // Zoiper: sec-agree in Supported, and nothing offered. No 494.
     let text = ue.register(3600, "Supported: sec-agree\r\n");
     assert_eq!(answer(&mut bench, ue.clear_flow(), &text).status(), 421);
@@ -53,7 +53,7 @@ fn sec_agree_without_an_offer_or_without_a_common_suite_is_494() {
         assert_eq!(refusal.status(), 494);
         let acceptable = refusal.text(Name::SecurityServer).unwrap();
         assert!(acceptable.contains("alg=hmac-sha-1-96;ealg=aes-cbc") && !acceptable.contains("md5"));
-        assert_eq!((bench.refused("no_offer"), bench.refused("no_common_suite")), (1, 1));
+        assert_eq!((bench.refused("no-offer"), bench.refused("no-common-suite")), (1, 1));
     }
 }
 
@@ -130,7 +130,7 @@ fn where_ipsec_is_required_nobody_answers_the_challenge_in_clear() {
     ue.nonce = "bm9uY2U=".into();
     let text = ue.register(3600, &ue.sec_agree());
     assert_eq!(answer(&mut bench, ue.clear_flow(), &text).status(), 403);
-    assert_eq!(bench.refused("answered_in_clear"), 1);
+    assert_eq!(bench.refused("answered-in-clear"), 1);
     // Even if the core let somebody in without a challenge, nothing would be stored.
     let mut other = Handset { imsi: "001010000000002".into(), port: 5999, call: "x".into(), ..Handset::udp4() };
     let request = other.hello(&mut bench).forwarded();
@@ -153,7 +153,7 @@ fn security_verify_must_say_what_security_server_said() {
         let text = format!("{head}{}", verify.replace(change, name));
         let (flow, refusal) = bench.packet(ue.flow_of(&set), &text).answered();
         assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 494));
-        assert_eq!(bench.refused("security_verify_mismatch"), 1);
+        assert_eq!(bench.refused("security-verify-mismatch"), 1);
         assert_eq!(bench.pass(130).removed(), [set], "the attempt is abandoned");
         bench.assert_empty();
     }
@@ -184,7 +184,7 @@ fn an_offer_that_changed_after_the_challenge_is_refused() {
     (ue.set, ue.suites) = (Some(set), honest);
     let text = ue.register(3600, &ue.sec_agree());
     assert_eq!(answer(&mut bench, ue.flow_of(&set), &text).status(), 494);
-    assert_eq!(bench.refused("security_client_mismatch"), 1);
+    assert_eq!(bench.refused("security-client-mismatch"), 1);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn the_sa_of_one_speaks_for_no_other() {
     let second = "Authorization: Digest username=\"001010000000002@x\",nonce=\"\",response=\"\"\r\n";
     let text = ue.register(3600, &format!("{second}{}", ue.sec_agree()));
     assert_eq!(answer(&mut bench, ue.flow_of(&set), &text).status(), 400, "nor does a second Authorization help");
-    assert_eq!((bench.refused("other_identity"), bench.refused("malformed")), (1, 1));
+    assert_eq!((bench.refused("other-identity"), bench.refused("malformed")), (1, 1));
 }
 
 #[test]
@@ -223,14 +223,14 @@ fn protected_ports_take_only_what_belongs_to_a_live_set() {
     let client_port = Flow { local: "192.0.2.1:6102".parse().unwrap(), ..right };
     for (flow, count) in [(stranger, 1), (other_port, 2), (client_port, 3)] {
         assert!(bench.packet(flow, &text).is_silent());
-        assert_eq!(bench.refused("no_live_sa"), count);
+        assert_eq!(bench.refused("no-live-sa"), count);
     }
     // What is no SIP at all is answered by nobody either.
     assert!(bench.packet(stranger, "hello").is_silent());
     // From a protected port of the UE to the open port: never.
     let beside = Flow { local: "192.0.2.1:5060".parse().unwrap(), ..right };
     assert!(bench.packet(beside, &text).is_silent());
-    assert_eq!(bench.refused("clear_from_protected_port"), 1);
+    assert_eq!(bench.refused("clear-from-protected-port"), 1);
     bench.packet(right, &text).forwarded();
 }
 
@@ -265,7 +265,7 @@ fn other_requests_come_from_registered_ues_only_and_are_answered_inside_the_sa()
         let call = ping.replace("z9hG4bKopt2", "z9hG4bKopt3").replace(&format!("pcscf.{DOMAIN}"), "b@elsewhere");
         let (flow, refusal) = bench.packet(ue.flow_of(&set), &call).answered();
         assert_eq!((flow, refusal.status()), (ue.answers_of(&set), 501));
-        assert_eq!((bench.refused("register_first"), bench.refused("not_yet")), (2, 1));
+        assert_eq!((bench.refused("register-first"), bench.refused("not-yet")), (2, 1));
         bench.pass(200);
         assert_eq!(bench.node.snapshot()["sip"]["transactions"]["server"], 0);
     }
@@ -326,7 +326,7 @@ fn a_taken_spi_is_replaced_a_few_times() {
         (id, set) = (next, other);
     }
     let (_, refusal) = bench.kernel(id, Err(SaError::SpiTaken(set.spi_ps))).answered();
-    assert_eq!((refusal.status(), bench.refused("kernel_spi_taken")), (500, 1));
+    assert_eq!((refusal.status(), bench.refused("kernel-spi-taken")), (500, 1));
     bench.assert_empty();
 }
 
@@ -350,7 +350,7 @@ fn an_algorithm_that_the_kernel_lacks_gives_way_to_the_next() {
     let (id, set) = bench.kernel(id, Err(SaError::NoAlgorithm("cbc(aes)"))).install();
     assert_eq!(set.suite.ealg.token(), "null");
     let (_, refusal) = bench.kernel(id, Err(SaError::NoAlgorithm("hmac(sha1)"))).answered();
-    assert_eq!((refusal.status(), bench.refused("kernel_no_algorithm")), (500, 3));
+    assert_eq!((refusal.status(), bench.refused("kernel-no-algorithm")), (500, 3));
     bench.assert_empty();
 }
 
@@ -399,7 +399,7 @@ fn a_silent_kernel_is_not_waited_for() {
     assert_eq!(out.removed(), [set], "it may still do what it was asked");
     assert_eq!(out.ue[0].1.status(), 500);
     assert!(bench.kernel(id, Ok(())).is_silent());
-    assert_eq!(bench.refused("kernel_silent"), 1);
+    assert_eq!(bench.refused("kernel-silent"), 1);
     bench.assert_empty();
 }
 
@@ -453,7 +453,7 @@ fn the_core_that_does_not_answer_is_a_504_inside_the_sa() {
     let (flow, refusal) = out.ue.first().unwrap();
     assert_eq!((*flow, refusal.status()), (ue.answers_of(&set), 504));
     assert!(out.sa.is_empty(), "the UE may try again over its set");
-    assert_eq!(bench.refused("core_timeout"), 1);
+    assert_eq!(bench.refused("core-timeout"), 1);
     ue.protected(&mut bench, 3600);
     bench.pass(200);
     bench.assert_empty();
@@ -483,7 +483,7 @@ fn an_offer_with_the_ports_in_use_is_refused_at_reauthentication() {
     let out = bench.challenge(&request, "bmV3");
     assert!(out.sa.is_empty());
     let (flow, refusal) = out.answered();
-    assert_eq!((flow, refusal.status(), bench.refused("ports_in_use")), (ue.answers_of(&set), 400, 1));
+    assert_eq!((flow, refusal.status(), bench.refused("ports-in-use")), (ue.answers_of(&set), 400, 1));
     assert_eq!(bench.registrations().len(), 1);
 }
 
@@ -567,7 +567,7 @@ fn requests_that_cannot_be_used() {
     );
     let many = format!("Security-Client: {}\r\nContent-Length", vec!["tls"; 60].join(","));
     assert_eq!(status(good.replace("Content-Length", &many), &mut bench), 400);
-    assert_eq!(bench.refused("domain_not_served"), 1);
+    assert_eq!(bench.refused("domain-not-served"), 1);
     bench.pass(300);
     bench.assert_empty();
 }
@@ -640,7 +640,7 @@ fn large_messages_come_over_an_sa_only() {
         let out = bench.packet(ue.clear_flow(), &text);
         assert!(out.core.is_empty() && out.ue.is_empty(), "{out:?}");
         assert_eq!(
-            (out.closed.is_empty(), bench.refused("unprotected_too_large")),
+            (out.closed.is_empty(), bench.refused("unprotected-too-large")),
             (ue.transport == Transport::Udp, 1)
         );
         let set = ue.attach(&mut bench, 3600);

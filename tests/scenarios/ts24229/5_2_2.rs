@@ -19,7 +19,7 @@ fn with(change: impl FnOnce(&mut LabConfig)) -> Lab {
 fn sec_agree_is_required_by_policy() {
     let mut lab = with(|c| c.ue.sec_agree = false);
     assert_eq!(cause(&lab.register(0)), "status-421");
-    assert_eq!(lab.refusals(lab.pcscf, "sec_agree_required"), 1);
+    assert_eq!(lab.refusals(lab.pcscf, "sec-agree-required"), 1);
     lab.rest();
     golden("ts24229/sec_agree_required", &lab.world.golden_ladder());
 }
@@ -94,7 +94,7 @@ fn policy_never_gives_nobody_ipsec() {
 fn no_common_suite_is_refused() {
     let mut lab = with(|c| c.ue.offers = vec![Suite { alg: AuthAlg::HmacMd5_96, ealg: EncAlg::DesEde3Cbc }]);
     assert_eq!(cause(&lab.register(0)), "status-494");
-    assert_eq!(lab.refusals(lab.pcscf, "no_common_suite"), 1);
+    assert_eq!(lab.refusals(lab.pcscf, "no-common-suite"), 1);
     lab.rest();
     assert!(last_header(&lab, "pcscf", "ue1", Name::SecurityServer).is_some(), "RFC 3329 2.3.1: what would do");
     golden("ts24229/no_common_suite", &lab.world.golden_ladder());
@@ -130,7 +130,7 @@ fn a_bid_down_is_noticed() {
     });
     let answer = lab.register(0);
     assert_eq!(cause(&answer), "status-494");
-    assert_eq!(lab.refusals(lab.pcscf, "security_client_mismatch"), 1);
+    assert_eq!(lab.refusals(lab.pcscf, "security-client-mismatch"), 1);
     lab.rest();
     assert_eq!(lab.registered_at_scscf(), 0);
 }
