@@ -168,7 +168,7 @@ impl Pcscf {
             (Waiting::Install { set, challenge }, Err(e)) => self.on_not_installed(set, challenge, e, ctx),
             (Waiting::Extend { .. } | Waiting::Remove, Ok(())) => {}
             (Waiting::Extend { set }, Err(e)) => {
-                self.count("extend_failed");
+                self.count("extend-failed");
                 warn!(
                     set = set.0,
                     "the lifetime of an SA set was not extended, the UE will have to register again: {e}"
@@ -178,7 +178,7 @@ impl Pcscf {
                 }
             }
             (Waiting::Remove, Err(e)) => {
-                self.count("remove_failed");
+                self.count("remove-failed");
                 warn!("an SA set was not removed, it will go at the end of its lifetime: {e}");
             }
         }
@@ -235,7 +235,7 @@ impl Pcscf {
         }
         match no_esp && self.config.security.policy == Policy::Allow {
             true => {
-                self.count("registered_without_esp");
+                self.count("registered-without-esp");
                 self.sip.respond(from.tx, challenge.response, ctx);
             }
             false => self.refuse(from, &request, &Refusal::Kernel(error), ctx),
