@@ -166,6 +166,7 @@ impl Hss {
             DiameterEvent::Answer { id, message } => self.on_push_answer(id, &message),
             DiameterEvent::Failed { id, cause } => self.on_push_failed(id, cause),
             DiameterEvent::PeerUp { peer } => tracing::info!("Diameter peer {peer} is up"),
+            DiameterEvent::PeerDown { .. } if self.endpoint.is_stopped() => {}
             DiameterEvent::PeerDown { peer, reason } => tracing::warn!("Diameter peer {peer} is down: {reason}"),
         }
     }

@@ -107,6 +107,7 @@ impl Icscf {
                 self.cx.answer(token, answer, ctx);
             }
             DiameterEvent::PeerUp { peer } => tracing::info!(peer, "HSS is there"),
+            DiameterEvent::PeerDown { .. } if self.cx.is_stopped() => {}
             DiameterEvent::PeerDown { peer, reason } => tracing::warn!(peer, reason, "HSS is gone"),
         }
     }

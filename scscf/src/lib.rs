@@ -121,6 +121,7 @@ impl Scscf {
             }
             DiameterEvent::Request { token, message } => self.on_push(token, &message, ctx),
             DiameterEvent::PeerUp { peer } => tracing::info!(peer, "HSS is there"),
+            DiameterEvent::PeerDown { .. } if self.cx.is_stopped() => {}
             DiameterEvent::PeerDown { peer, reason } => tracing::warn!(peer, reason, "HSS is gone"),
         }
     }

@@ -235,6 +235,11 @@ impl Endpoint {
         }
     }
 
+    /// Whether [`Endpoint::shutdown`] was called: peers that go now go because we do.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Whether a peer is open.
     pub fn is_up(&self) -> bool {
         self.peers.values().any(|peer| peer.state == State::Open)
