@@ -176,8 +176,9 @@ impl Attach {
 
     /// Reads Security-Server, after checking that the keys stayed inside the core.
     pub fn server(&self, challenge: &str) -> Result<Server> {
-        let lower = challenge.to_ascii_lowercase();
-        if lower.contains("ck=") || lower.contains("ik=") {
+        // As parameters: "ck=" alone may also be the end of a nonce in base64.
+        let mut parameters = challenge.split([' ', ',', ';']).map(str::to_ascii_lowercase);
+        if parameters.any(|p| p.starts_with("ck=") || p.starts_with("ik=")) {
             return Err("the 401 towards the handset carries ck or ik".into());
         }
         let line = header(challenge, "Security-Server").ok_or("the 401 has no Security-Server")?;
