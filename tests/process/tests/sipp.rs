@@ -13,16 +13,33 @@ const K: &str = "fec86ba6eb707ed08905757b1bb44b8f";
 const OP: &str = "dbc59adcb6f9a0ef735477b7fadf8374";
 const USERS: u32 = 20;
 
+/// All users, and again those whose challenge sipp could not answer: a zero byte in RES, once in 33 challenges. More than a
+/// few of them, or one that never gets in, would be our fault.
 fn register(transport: &str, net: u8) {
     if !installed("sipp", "sip-tester") {
         return;
     }
     let lab = Lab::start(&format!("sipp-{transport}"), &format!("127.68.{net}.1"));
+    let mut waiting: Vec<String> = (1..=USERS).map(|n| format!("0010100001{n:05}")).collect();
+    for imsi in &waiting {
+        lab.provision(imsi, K, "op", OP);
+    }
+    for _ in 0..4 {
+        run_sipp(&lab, transport, &format!("127.68.{net}.2"), &waiting);
+        let status = lab.status();
+        waiting.retain(|imsi| !status.contains(imsi.as_str()));
+        assert!(waiting.len() <= 5, "{waiting:?} did not register:\n{}", lab.printed());
+    }
+    assert!(waiting.is_empty(), "{waiting:?} did not register in four attempts:\n{}", lab.printed());
+}
+
+fn run_sipp(lab: &Lab, transport: &str, from: &str, imsis: &[String]) {
+    if imsis.is_empty() {
+        return;
+    }
     let folder = Folder::new(&format!("sipp-users-{transport}"));
     let mut users = String::from("SEQUENTIAL\n");
-    for n in 1..=USERS {
-        let imsi = format!("0010100001{n:05}");
-        lab.provision(&imsi, K, "op", OP);
+    for imsi in imsis {
         let _ = writeln!(
             users,
             "{imsi};[authentication username={imsi}@{domain} password={imsi} aka_K=0x{K} aka_OP=0x{OP} aka_AMF=0x8000]",
@@ -35,7 +52,7 @@ fn register(transport: &str, net: u8) {
         Command::new("sipp")
             .arg(format!("{}:5060", lab.address))
             .args(["-sf".as_ref(), scenario.as_os_str(), "-inf".as_ref(), users.as_os_str()])
-            .args(["-i", &format!("127.68.{net}.2"), "-t", transport, "-m", &USERS.to_string(), "-r", "20"])
+            .args(["-i", from, "-t", transport, "-m", &imsis.len().to_string(), "-r", "20"])
             .args(["-timeout", "40s", "-timeout_error", "-nostdin", "-trace_err", "-error_file"])
             .arg(folder.path().join("errors.log"))
             .current_dir(folder.path()),
@@ -43,10 +60,6 @@ fn register(transport: &str, net: u8) {
     let ended = sipp.wait_end(Duration::from_secs(60));
     let errors = std::fs::read_to_string(folder.path().join("errors.log")).unwrap_or_default();
     assert!(ended.success(), "sipp: {ended}\n{errors}\n{}\n--- imsbox:\n{}", sipp.printed(), lab.printed());
-    let status = lab.status();
-    for n in 1..=USERS {
-        assert!(status.contains(&format!("0010100001{n:05}")), "subscriber {n} is not registered:\n{status}");
-    }
 }
 
 #[test]
