@@ -107,7 +107,8 @@ impl Node for Hss {
             Event::Timeout => self.on_timeout(ctx),
             Event::Stop => self.endpoint.shutdown(DisconnectCause::Rebooting, ctx),
             // The HSS asked for none of these.
-            Event::Sip(_)
+            Event::Restored(_)
+            | Event::Sip(_)
             | Event::SipFailed { .. }
             | Event::FlowClosed(_)
             | Event::Dns { .. }

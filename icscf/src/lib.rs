@@ -177,7 +177,7 @@ impl Node for Icscf {
                 self.cx.on_timeout(ctx);
             }
             Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
-            Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
+            Event::Restored(_) | Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
         }
         self.drain(ctx);
     }

@@ -345,6 +345,7 @@ impl Node for Pcscf {
             | Event::LinkDown { .. }
             | Event::Diameter { .. }
             | Event::Stored { .. }
+            | Event::Restored(_)
             | Event::Stop => {}
         }
         self.expire(ctx);

@@ -12,7 +12,7 @@ use ims_core::dns::{DnsError, DnsQuery, DnsRecord};
 use ims_core::sa::SaError;
 use ims_core::store::{MemoryStore, StoreError};
 use ims_core::{
-    Action, Command, CommandId, ConnId, Ctx, Event, Flow, FlowError, LinkId, Node, Packet, PeerId, Problem, Rng,
+    Action, Command, CommandId, ConnId, Ctx, Event, Flow, FlowError, Kept, LinkId, Node, Packet, PeerId, Problem, Rng,
     SendTag, Time, Transport, Wiring,
 };
 use serde_json::Value;
@@ -28,6 +28,8 @@ pub struct NodeId(pub usize);
 const START: Time = Time::from_secs(1_767_225_600);
 /// A connection whose packets do not come through is given up after this.
 const TCP_PATIENCE: Duration = Duration::from_secs(30);
+/// As few as this, so that nodes meet more than one portion.
+const RESTORED_AT_ONCE: usize = 4;
 const LOCAL: Duration = Duration::from_micros(200);
 
 /// A test's word on a SIP packet that is about to travel.
@@ -55,6 +57,8 @@ struct Host {
     deadline: Option<Time>,
     sas: SaTable,
     store: MemoryStore,
+    /// What the node keeps across restarts.
+    kept: BTreeMap<String, Bytes>,
     /// The database does not answer.
     store_down: bool,
 }
@@ -154,13 +158,14 @@ impl World {
             deadline: None,
             sas: SaTable::default(),
             store: MemoryStore::default(),
+            kept: BTreeMap::new(),
             store_down: false,
         });
         self.tell(id, Event::Start);
         id
     }
 
-    /// Ends a node as a crash does: what it had in memory is gone, connections break, its database and kernel stay.
+    /// Ends a node as a crash does: what it had in memory is gone, connections break, its database, what it keeps, and its kernel stay.
     pub fn crash(&mut self, node: NodeId) {
         self.hosts[node.0].node = None;
         self.hosts[node.0].deadline = None;
@@ -180,6 +185,11 @@ impl World {
         }
         self.note(id, "starts again");
         self.hosts[id.0].node = Some(node);
+        let kept = self.hosts[id.0].kept.iter().map(|(key, value)| Kept { key: key.clone(), value: value.clone() });
+        let kept: Vec<Kept> = kept.collect();
+        for portion in kept.chunks(RESTORED_AT_ONCE) {
+            self.tell(id, Event::Restored(portion.to_vec()));
+        }
         self.tell(id, Event::Start);
     }
 
@@ -447,6 +457,12 @@ impl World {
                     host.store.perform(what)
                 };
                 self.after(LOCAL, Due::Tell(id, Event::Stored { id: request, result }));
+            }
+            Action::Put(Kept { key, value }) => {
+                self.hosts[id.0].kept.insert(key, value);
+            }
+            Action::Delete { key } => {
+                self.hosts[id.0].kept.remove(&key);
             }
             Action::Reply { id: command, result } => {
                 let twice = self.replies.insert(command, result);

@@ -344,6 +344,7 @@ impl Node for Ue {
     fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
         match event {
             Event::Start
+            | Event::Restored(_)
             | Event::LinkUp { .. }
             | Event::LinkDown { .. }
             | Event::Diameter { .. }

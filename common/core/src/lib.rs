@@ -20,7 +20,7 @@ pub mod wiring;
 pub use command::{Command, CommandId, Problem};
 pub use ident::{Impi, Impu, Imsi, Msisdn, Plmn, PublicId};
 pub use node::{
-    Action, ConnId, Ctx, Event, Flow, FlowError, LinkId, Node, Packet, PeerId, RequestId, SendTag, Transport,
+    Action, ConnId, Ctx, Event, Flow, FlowError, Kept, LinkId, Node, Packet, PeerId, RequestId, SendTag, Transport,
 };
 pub use rng::Rng;
 pub use secret::Secret;

@@ -154,9 +154,27 @@ pub enum FlowError {
     QueueFull,
 }
 
+/// Something that a node keeps across restarts: its own name for it, and its own bytes.
+///
+/// Not for what must be found by several keys or changed under a version check: that is [`StoreRequest`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Kept {
+    pub key: String,
+    pub value: Bytes,
+}
+
+/// Without the value: what a node keeps may hold secrets.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept {{ {:?}, {:?} }}", self.key, Unread(&self.value))
+    }
+}
+
 /// What happens to a node.
 pub enum Event {
-    /// The first event of every node.
+    /// What the node had kept when it ended, in portions, before [`Event::Start`]; never when nothing was kept.
+    Restored(Vec<Kept>),
+    /// The first event of every node, but for [`Event::Restored`].
     Start,
     Sip(Packet),
     /// What was sent with this tag (not 0) could not be delivered, as far as the transport can tell.
@@ -234,6 +252,13 @@ pub enum Action {
         id: RequestId,
         request: StoreRequest,
     },
+    /// Keep this; a later one with the same key takes its place. It is written before the actions after it are performed:
+    /// a message that was sent after a Put never outlives it when the process is killed. There is no answer.
+    Put(Kept),
+    /// Forget what is kept under this key, if anything is.
+    Delete {
+        key: String,
+    },
     Reply {
         id: CommandId,
         result: Result<serde_json::Value, Problem>,
@@ -243,6 +268,7 @@ pub enum Action {
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Restored(kept) => f.debug_tuple("Restored").field(kept).finish(),
             Self::Start => f.write_str("Start"),
             Self::Sip(packet) => f.debug_tuple("Sip").field(packet).finish(),
             Self::SipFailed { tag, flow, error } => {
@@ -280,6 +306,8 @@ impl fmt::Debug for Action {
             Self::Dns { id, query } => f.debug_tuple("Dns").field(id).field(query).finish(),
             Self::Sa { id, change } => f.debug_tuple("Sa").field(id).field(change).finish(),
             Self::Store { id, request } => f.debug_tuple("Store").field(id).field(request).finish(),
+            Self::Put(kept) => f.debug_tuple("Put").field(kept).finish(),
+            Self::Delete { key } => f.debug_tuple("Delete").field(key).finish(),
             Self::Reply { id, result } => f.debug_tuple("Reply").field(id).field(&result.as_ref().map(|_| ())).finish(),
         }
     }
@@ -339,6 +367,7 @@ mod tests {
             Event::Diameter { link: LinkId(1), bytes },
             stored(StoreReply::Loaded(Some(record()))),
             stored(StoreReply::Listed(vec![record()])),
+            Event::Restored(vec![Kept { key: "k".into(), value: Bytes::from_static(KEY) }]),
             Event::Command(Command { id: CommandId(1), call: "subscriber.create".into(), args }),
         ] {
             let shown = format!("{event:?} {event:#?}");
@@ -359,6 +388,7 @@ mod tests {
             store(StoreRequest::Insert { sort: sort(), keys: keys(), body: part(), state: part() }),
             store(StoreRequest::Replace { id: 1, version: 2, sort: sort(), keys: keys(), body: part(), state: part() }),
             store(StoreRequest::Commit { id: 1, version: 2, state: part() }),
+            Action::Put(Kept { key: "k".into(), value: Bytes::from_static(KEY) }),
             Action::Reply { id: CommandId(1), result: Ok(serde_json::json!({ "k": text() })) },
         ] {
             let shown = format!("{action:?} {action:#?}");

@@ -141,6 +141,8 @@ impl NodeTask {
                     self.inbox().push(Event::Stored { id, result: Err(StoreError::Unavailable(reason.into())) });
                 }
             }
+            // Nothing is kept yet: a restart begins with nothing.
+            Action::Put(_) | Action::Delete { .. } => {}
             Action::Reply { id, result } => {
                 if let Some(reply) = self.calls.remove(&id) {
                     let _ = reply.send(result);
