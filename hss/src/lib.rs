@@ -113,6 +113,7 @@ impl Node for Hss {
             | Event::FlowClosed(_)
             | Event::Dns { .. }
             | Event::Sa { .. }
+            | Event::SaAudited { .. }
             | Event::SaExpired(_) => {}
         }
         while let Some(event) = self.endpoint.next_event() {

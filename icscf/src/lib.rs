@@ -177,7 +177,11 @@ impl Node for Icscf {
                 self.cx.on_timeout(ctx);
             }
             Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
-            Event::Restored(_) | Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
+            Event::Restored(_)
+            | Event::Sa { .. }
+            | Event::SaAudited { .. }
+            | Event::SaExpired(_)
+            | Event::Stored { .. } => {}
         }
         self.drain(ctx);
     }

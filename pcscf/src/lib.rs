@@ -346,6 +346,7 @@ impl Node for Pcscf {
             | Event::Diameter { .. }
             | Event::Stored { .. }
             | Event::Restored(_)
+            | Event::SaAudited { .. }
             | Event::Stop => {}
         }
         self.expire(ctx);

@@ -246,7 +246,11 @@ impl Node for Scscf {
                 self.on_timers(ctx);
             }
             Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
-            Event::Restored(_) | Event::Sa { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
+            Event::Restored(_)
+            | Event::Sa { .. }
+            | Event::SaAudited { .. }
+            | Event::SaExpired(_)
+            | Event::Stored { .. } => {}
         }
         self.drain(ctx);
     }

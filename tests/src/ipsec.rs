@@ -2,7 +2,7 @@
 //! ESP; ESP is taken in only by the inverse association with the same SPI, algorithms and keys; a protected port takes
 //! and gives nothing in clear.
 
-use ims_core::sa::{SaChange, SaError, SaExpiry, SaKeys, SaSet, SaSide, Suite};
+use ims_core::sa::{SaAudit, SaChange, SaError, SaExpiry, SaKeys, SaSet, SaSide, SaUsage, Suite};
 use ims_core::{Secret, Time};
 use std::net::{IpAddr, SocketAddr};
 
@@ -39,6 +39,8 @@ struct Association {
     expires: Time,
     outward: bool,
     set: SaSet,
+    bytes: u64,
+    packets: u64,
 }
 
 /// In the order of [`SaSet::legs`].
@@ -51,6 +53,8 @@ pub(crate) struct SaTable {
     /// The next changes fail with this.
     pub(crate) fail_next: Vec<SaError>,
     list: Vec<Association>,
+    /// What the process that runs now has installed or adopted. The rest is of an earlier one.
+    owned: Vec<SaSet>,
 }
 
 impl SaTable {
@@ -70,18 +74,72 @@ impl SaTable {
         match change {
             SaChange::Install { set, keys, side, expires } => self.install(set, &keys, side, expires, now),
             SaChange::Extend { set, expires } => {
-                let mut found = false;
+                let mut found = 0;
                 for sa in self.list.iter_mut().filter(|sa| sa.set == set) {
                     sa.expires = expires;
-                    found = true;
+                    found += 1;
                 }
-                if found { Ok(()) } else { Err(SaError::NotFound) }
+                if found == 4 && self.owned.contains(&set) { Ok(()) } else { Err(SaError::NotFound) }
             }
             SaChange::Remove { set } => {
-                self.list.retain(|sa| sa.set != set);
+                if self.owned.contains(&set) {
+                    self.list.retain(|sa| sa.set != set);
+                    self.owned.retain(|owned| *owned != set);
+                }
                 Ok(())
             }
         }
+    }
+
+    /// What stands of what the node asked for and adopts; the rest goes.
+    pub(crate) fn audit(&mut self, adopt: Vec<SaSet>) -> Result<SaAudit, SaError> {
+        match self.support {
+            EspSupport::No => return Err(SaError::NoEsp),
+            EspSupport::NotPermitted => return Err(SaError::NotPermitted),
+            EspSupport::Yes => {}
+        }
+        if !self.fail_next.is_empty() {
+            return Err(self.fail_next.remove(0));
+        }
+        for set in adopt {
+            if self.list.iter().filter(|sa| sa.set == set).count() == 4 && !self.owned.contains(&set) {
+                self.owned.push(set);
+            }
+        }
+        let before = self.list.len();
+        self.list.retain(|sa| self.owned.contains(&sa.set));
+        let strays = before - self.list.len();
+        let sas = self.list.iter().map(|sa| SaUsage {
+            dst: sa.dst.ip(),
+            spi: sa.spi,
+            bytes: sa.bytes,
+            packets: sa.packets,
+            last_use: None,
+            expires: sa.expires,
+        });
+        Ok(SaAudit { sas: sas.collect(), strays, repaired: 0 })
+    }
+
+    /// The process ended; what it put in stays.
+    pub(crate) fn orphan(&mut self) {
+        self.owned.clear();
+    }
+
+    /// One of the four of this set is gone, unnoticed.
+    pub(crate) fn lose_one(&mut self) {
+        self.list.pop();
+    }
+
+    pub(crate) fn count(&mut self, spi: u32, dst: IpAddr, bytes: usize) {
+        for sa in self.list.iter_mut().filter(|sa| sa.spi == spi && sa.dst.ip() == dst) {
+            sa.packets += 1;
+            sa.bytes += bytes as u64;
+        }
+    }
+
+    /// When the sets end.
+    pub(crate) fn lifetimes(&self) -> Vec<Time> {
+        self.list.chunks(4).filter_map(|set| set.iter().map(|sa| sa.expires).min()).collect()
     }
 
     /// All four or none. A state is named by destination and SPI, so both must be new together.
@@ -104,8 +162,11 @@ impl SaTable {
                 expires,
                 outward: leg.src.ip() == own,
                 set,
+                bytes: 0,
+                packets: 0,
             });
         }
+        self.owned.push(set);
         Ok(())
     }
 
@@ -147,6 +208,11 @@ impl SaTable {
 
     pub(crate) fn clear(&mut self) {
         self.list.clear();
+    }
+
+    /// The association that a packet came by or leaves by has reached a lifetime before its time.
+    pub(crate) fn cut_short(&mut self, at: Time) {
+        self.list.iter_mut().for_each(|sa| sa.expires = sa.expires.min(at));
     }
 
     /// How many sets stand.

@@ -1,15 +1,15 @@
 //! The world: virtual time, the nodes, and the loop that gives each event to its node and performs what comes back.
 
+mod kernel;
 mod links;
 
 use crate::invariants::{Hop, Invariants};
-use crate::ipsec::{Esp, EspSupport, SaTable};
+use crate::ipsec::{Esp, SaTable};
 use crate::net::{Conditions, Conn, End, Link, Queued};
 use crate::trace::{Entry, Ladder, What};
 use bytes::Bytes;
 use ims_aka::Algorithm;
 use ims_core::dns::{DnsError, DnsQuery, DnsRecord};
-use ims_core::sa::SaError;
 use ims_core::store::{MemoryStore, StoreError};
 use ims_core::{
     Action, Command, CommandId, ConnId, Ctx, Event, Flow, FlowError, Kept, LinkId, Node, Packet, PeerId, Problem, Rng,
@@ -169,6 +169,7 @@ impl World {
     pub fn crash(&mut self, node: NodeId) {
         self.hosts[node.0].node = None;
         self.hosts[node.0].deadline = None;
+        self.hosts[node.0].sas.orphan();
         self.note(node, "crashes");
         self.drop_links(node);
         let conns: Vec<u64> =
@@ -191,11 +192,6 @@ impl World {
             self.tell(id, Event::Restored(portion.to_vec()));
         }
         self.tell(id, Event::Start);
-    }
-
-    /// Empties the kernel's table of a node's host, as a reboot does.
-    pub fn clear_sas(&mut self, node: NodeId) {
-        self.hosts[node.0].sas.clear();
     }
 
     /// Breaks all Diameter connections of a node.
@@ -228,20 +224,6 @@ impl World {
 
     pub fn heal(&mut self) {
         self.cut.clear();
-    }
-
-    pub fn set_esp(&mut self, node: NodeId, support: EspSupport) {
-        self.hosts[node.0].sas.support = support;
-    }
-
-    /// The next change of security associations on this host fails so.
-    pub fn fail_next_sa(&mut self, node: NodeId, error: SaError) {
-        self.hosts[node.0].sas.fail_next.push(error);
-    }
-
-    /// How many sets of associations the host's kernel holds.
-    pub fn sa_sets(&self, node: NodeId) -> usize {
-        self.hosts[node.0].sas.sets()
     }
 
     pub fn set_store_down(&mut self, node: NodeId, down: bool) {
@@ -449,6 +431,10 @@ impl World {
                 let result = self.hosts[id.0].sas.change(change, self.now);
                 self.after(LOCAL, Due::Tell(id, Event::Sa { id: request, result }));
             }
+            Action::SaAudit { id: request, adopt, .. } => {
+                let result = self.hosts[id.0].sas.audit(adopt);
+                self.after(LOCAL, Due::Tell(id, Event::SaAudited { id: request, result }));
+            }
             Action::Store { id: request, request: what } => {
                 let host = &mut self.hosts[id.0];
                 let result = if host.store_down {
@@ -534,6 +520,7 @@ impl World {
         bytes: Bytes,
     ) -> Option<(usize, Bytes, Option<Esp>)> {
         let esp = self.hosts[id.0].sas.outward(src, dst);
+        self.count_esp(id, esp.as_ref(), dst, &bytes);
         let entry = self.push_sip(id, &bytes, transport, src, dst, esp.as_ref());
         let to = self.trace[entry].to;
         if esp.is_none() && self.listeners.get(&src).is_some_and(|l| l.1) {
@@ -720,6 +707,7 @@ impl World {
             self.lose(entry, why);
             return self.stall(conn);
         }
+        self.count_esp(end.node, esp.as_ref(), end.addr, &bytes);
         let flow = Flow { transport: Transport::Tcp, local: end.addr, remote: from.addr, conn: Some(ConnId(end.id)) };
         self.tell(end.node, Event::Sip(Packet { flow, bytes }));
     }
@@ -756,6 +744,7 @@ impl World {
         if let Err(why) = verdict {
             return self.lose(entry, why);
         }
+        self.count_esp(id, esp.as_ref(), dst, &bytes);
         self.tell(id, Event::Sip(Packet { flow: Flow::udp(dst, src), bytes }));
     }
 }

@@ -349,6 +349,7 @@ impl Node for Ue {
             | Event::LinkDown { .. }
             | Event::Diameter { .. }
             | Event::Stored { .. }
+            | Event::SaAudited { .. }
             | Event::Stop => {}
             Event::Sip(packet) => self.sip.on_packet(packet, ctx),
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),

@@ -2,7 +2,7 @@
 
 use crate::command::{Command, CommandId, Problem};
 use crate::dns::{DnsError, DnsQuery, DnsRecord};
-use crate::sa::{SaChange, SaError, SaExpiry};
+use crate::sa::{SaAudit, SaChange, SaError, SaExpiry, SaSet, SaSide};
 use crate::store::{StoreError, StoreReply, StoreRequest};
 use crate::{Rng, Time};
 use bytes::Bytes;
@@ -209,6 +209,11 @@ pub enum Event {
         id: RequestId,
         result: Result<(), SaError>,
     },
+    /// The answer to [`Action::SaAudit`].
+    SaAudited {
+        id: RequestId,
+        result: Result<SaAudit, SaError>,
+    },
     SaExpired(SaExpiry),
     Stored {
         id: RequestId,
@@ -248,6 +253,15 @@ pub enum Action {
         id: RequestId,
         change: SaChange,
     },
+    /// Compares what the kernel has for this node's protected listeners with what the node has asked for since its start and
+    /// what it adopts here: sets of an earlier run that it knows again. Policies that are missing are put back; what is marked
+    /// as ours and unknown is removed; what is not ours is left alone. Answered by [`Event::SaAudited`], in turn with the
+    /// answers to [`Action::Sa`].
+    SaAudit {
+        id: RequestId,
+        side: SaSide,
+        adopt: Vec<SaSet>,
+    },
     Store {
         id: RequestId,
         request: StoreRequest,
@@ -282,6 +296,7 @@ impl fmt::Debug for Event {
             Self::Diameter { link, bytes } => f.debug_tuple("Diameter").field(link).field(&Unread(bytes)).finish(),
             Self::Dns { id, answer } => f.debug_tuple("Dns").field(id).field(answer).finish(),
             Self::Sa { id, result } => f.debug_tuple("Sa").field(id).field(result).finish(),
+            Self::SaAudited { id, result } => f.debug_tuple("SaAudited").field(id).field(result).finish(),
             Self::SaExpired(expiry) => f.debug_tuple("SaExpired").field(expiry).finish(),
             Self::Stored { id, result } => f.debug_tuple("Stored").field(id).field(result).finish(),
             Self::Command(command) => command.fmt(f),
@@ -305,6 +320,7 @@ impl fmt::Debug for Action {
             Self::CloseLink(link) => f.debug_tuple("CloseLink").field(link).finish(),
             Self::Dns { id, query } => f.debug_tuple("Dns").field(id).field(query).finish(),
             Self::Sa { id, change } => f.debug_tuple("Sa").field(id).field(change).finish(),
+            Self::SaAudit { id, side, adopt } => f.debug_tuple("SaAudit").field(id).field(side).field(adopt).finish(),
             Self::Store { id, request } => f.debug_tuple("Store").field(id).field(request).finish(),
             Self::Put(kept) => f.debug_tuple("Put").field(kept).finish(),
             Self::Delete { key } => f.debug_tuple("Delete").field(key).finish(),
@@ -317,7 +333,7 @@ impl fmt::Debug for Action {
 mod tests {
     use super::*;
     use crate::CommandId;
-    use crate::sa::{AuthAlg, EncAlg, SaKeys, SaSet, SaSide, Suite};
+    use crate::sa::{AuthAlg, EncAlg, SaKeys, Suite};
     use crate::store::Record;
 
     const KEY: &[u8; 16] = b"Zq7Xw9Kv3Jy5Hu1G";

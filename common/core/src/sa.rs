@@ -164,6 +164,30 @@ pub enum SaError {
     Kernel(i32),
 }
 
+/// One association as the kernel has it now. What is not among them, the kernel has no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SaUsage {
+    pub dst: IpAddr,
+    pub spi: u32,
+    pub bytes: u64,
+    pub packets: u64,
+    /// When a packet last used it, where the kernel notes that (Linux since 6.2): a rising count says it as well.
+    pub last_use: Option<Time>,
+    /// Its hard lifetime.
+    pub expires: Time,
+}
+
+/// What the kernel has for a node's protected listeners, compared with what the node asked for, and set right where
+/// that is possible.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SaAudit {
+    pub sas: Vec<SaUsage>,
+    /// Associations and policies of an earlier run, or left over, that nobody asked for: removed.
+    pub strays: usize,
+    /// Policies that were missing, and stand again.
+    pub repaired: usize,
+}
+
 /// The kernel says that an association reached its lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SaExpiry {

@@ -6,7 +6,7 @@
 
 use ims_core::Time;
 use ims_core::sa::{AuthAlg, EncAlg, SaChange, SaKeys, SaSet, SaSide, Suite};
-use ims_shell::{SaKernel, machine_kernel, probe};
+use ims_shell::{ProtectedPort, SaKernel, machine_kernel, probe};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
@@ -75,8 +75,9 @@ async fn perform(kernel: &mut dyn SaKernel, words: &[&str]) -> Result<String, St
     let addr = |n: usize| words[n].parse::<SocketAddr>().map_err(|e| e.to_string());
     match words[0] {
         "protect" => {
-            let listeners: Vec<SocketAddr> = words[1..].iter().map(|w| w.parse().unwrap()).collect();
-            kernel.protect(&listeners).await.map_err(|e| e.to_string())?;
+            let port = |w: &&str| ProtectedPort { owner: 0, addr: w.parse().unwrap(), keeps_sas: false };
+            let ports: Vec<ProtectedPort> = words[1..].iter().map(port).collect();
+            kernel.protect(&ports).await.map_err(|e| e.to_string())?;
         }
         "install" | "extend" | "remove" => {
             let suite =

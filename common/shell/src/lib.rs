@@ -48,4 +48,4 @@ pub use role::{Role, RoleInput, block_on, role_main, wait_for_signal};
 pub use run::{Listening, Running, Shell};
 pub use settings::{Listen, Settings};
 pub use telemetry::init_logging;
-pub use xfrm::{EspReport, SaFuture, SaKernel, machine_kernel, probe};
+pub use xfrm::{EspReport, ProtectedPort, SaFuture, SaKernel, machine_kernel, probe};

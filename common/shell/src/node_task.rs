@@ -5,11 +5,12 @@ use crate::inbox::{CommandReply, Inbox, Input, Intake};
 use crate::sip_tcp;
 use crate::store::StoreJob;
 use crate::world::{NodeIndex, World};
-use crate::xfrm::SaJob;
+use crate::xfrm::{SaJob, SaWork};
 use bytes::Bytes;
-use ims_core::sa::SaError;
 use ims_core::store::StoreError;
-use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, Rng, SendTag, Time, Transport};
+use ims_core::{
+    Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, RequestId, Rng, SendTag, Time, Transport,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::debug;
@@ -123,12 +124,8 @@ impl NodeTask {
                 let inbox = self.inbox().clone();
                 self.world.dns.ask(&self.world.tasks, query, move |answer| inbox.push(Event::Dns { id, answer }));
             }
-            Action::Sa { id, change } => {
-                let job = SaJob { node: self.index, id, change };
-                if self.world.sa.try_send(job).is_err() {
-                    self.inbox().push(Event::Sa { id, result: Err(SaError::Kernel(libc::ENOBUFS)) });
-                }
-            }
+            Action::Sa { id, change } => self.ask_kernel(id, SaWork::Change(change)),
+            Action::SaAudit { id, side, adopt } => self.ask_kernel(id, SaWork::Audit { side, adopt }),
             Action::Store { id, request } => {
                 let refused = match self.world.stores.get(&self.index) {
                     None => Some("no database is configured for this node"),
@@ -148,6 +145,13 @@ impl NodeTask {
                     let _ = reply.send(result);
                 }
             }
+        }
+    }
+
+    fn ask_kernel(&self, id: RequestId, what: SaWork) {
+        let is_audit = matches!(what, SaWork::Audit { .. });
+        if self.world.sa.try_send(SaJob { node: self.index, id, what }).is_err() {
+            self.inbox().push(SaJob::refused(id, is_audit));
         }
     }
 

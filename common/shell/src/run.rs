@@ -5,7 +5,7 @@ use crate::inbox::{Inbox, Intake};
 use crate::node_task::{NodeTask, Tap};
 use crate::store::{self, Sqlite, StoreJob};
 use crate::world::{Bound, Clock, Ids, NodeIndex, Seat, Tasks, World};
-use crate::xfrm::{self, SaKernel};
+use crate::xfrm::{self, ProtectedPort, SaKernel};
 use crate::{Settings, StartError, diameter_tcp, entropy, http, sip_tcp, sip_udp, tcp};
 use ims_core::{Event, Node, Problem, Secret, Wiring};
 use std::collections::HashMap;
@@ -84,9 +84,9 @@ impl Shell {
         let databases = open_stores(&settings, &seats, stores).await?;
         let mut kernel = match kernel {
             Some(kernel) => kernel,
-            None => xfrm::machine_kernel(sockets.listening.iter().any(|l| l.protected)),
+            None => xfrm::machine_kernel(!sockets.protected.is_empty()),
         };
-        xfrm::protect(kernel.as_mut(), &sockets.protected()).await;
+        xfrm::protect(kernel.as_mut(), &sockets.protected).await;
 
         let clock = Clock::start();
         let (sa, sa_jobs) = mpsc::channel(settings.store_queue.max(1));
@@ -97,7 +97,7 @@ impl Shell {
             store_senders.insert(index, sender);
             store_tasks.push(tokio::spawn(store::run(database, jobs)));
         }
-        let Sockets { listening, udp, udp_receivers, sip, tcp, diameter, diameter_listeners } = sockets;
+        let Sockets { listening, udp, udp_receivers, sip, tcp, diameter, diameter_listeners, .. } = sockets;
         let world = Arc::new(World {
             settings,
             clock,
@@ -204,6 +204,7 @@ async fn open_stores(
 #[derive(Default)]
 struct Sockets {
     listening: Vec<Listening>,
+    protected: Vec<ProtectedPort>,
     udp: HashMap<SocketAddr, sip_udp::UdpPort>,
     udp_receivers: Vec<(NodeIndex, SocketAddr, UdpSocket)>,
     sip: HashMap<SocketAddr, Bound>,
@@ -215,7 +216,10 @@ struct Sockets {
 impl Sockets {
     fn bind(&mut self, settings: &Settings, node: NodeIndex, name: &str, wiring: &Wiring) -> Result<(), StartError> {
         for listener in &wiring.sip {
-            self.bind_sip(settings, node, name, listener.addr, listener.protected)?;
+            let addr = self.bind_sip(settings, node, name, listener.addr, listener.protected)?;
+            if listener.protected {
+                self.protected.push(ProtectedPort { owner: node, addr, keeps_sas: listener.keeps_sas });
+            }
         }
         for addr in &wiring.diameter {
             let listener = listen(name, "diameter/tcp", *addr)?;
@@ -234,7 +238,7 @@ impl Sockets {
         name: &str,
         addr: SocketAddr,
         protected: bool,
-    ) -> Result<(), StartError> {
+    ) -> Result<SocketAddr, StartError> {
         if addr.ip().is_unspecified() {
             return Err(StartError::Wildcard { node: name.into(), addr });
         }
@@ -263,7 +267,7 @@ impl Sockets {
         for service in ["sip/udp", "sip/tcp"] {
             self.listening.push(Listening { node: name.into(), service, addr, protected });
         }
-        Ok(())
+        Ok(addr)
     }
 
     fn bind_http(
@@ -278,10 +282,6 @@ impl Sockets {
         let addr = listener.local_addr()?;
         self.listening.push(Listening { node: owner.into(), service: "http", addr, protected: false });
         Ok(Some((listener, path, token)))
-    }
-
-    fn protected(&self) -> Vec<SocketAddr> {
-        self.listening.iter().filter(|l| l.protected && l.service == "sip/udp").map(|l| l.addr).collect()
     }
 }
 

@@ -465,14 +465,22 @@ struct FakeKernel(Arc<AtomicBool>);
 impl ims_shell::SaKernel for FakeKernel {
     fn protect<'a>(
         &'a mut self,
-        listeners: &'a [SocketAddr],
+        ports: &'a [ims_shell::ProtectedPort],
     ) -> ims_shell::SaFuture<'a, Result<(), ims_core::sa::SaError>> {
-        assert_eq!(listeners.len(), 1);
+        assert_eq!(ports.len(), 1);
         self.0.store(true, Ordering::SeqCst);
         Box::pin(async { Ok(()) })
     }
     fn change(&mut self, _: usize, _: SaChange, _: Time) -> ims_shell::SaFuture<'_, Result<(), ims_core::sa::SaError>> {
         Box::pin(async { Ok(()) })
+    }
+    fn audit(
+        &mut self,
+        _: usize,
+        _: SaSide,
+        _: Vec<SaSet>,
+    ) -> ims_shell::SaFuture<'_, Result<ims_core::sa::SaAudit, ims_core::sa::SaError>> {
+        Box::pin(async { Ok(ims_core::sa::SaAudit::default()) })
     }
     fn expired(&mut self) -> ims_shell::SaFuture<'_, ims_core::sa::SaExpiry> {
         Box::pin(std::future::pending())

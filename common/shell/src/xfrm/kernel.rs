@@ -4,19 +4,19 @@
 
 use super::keys::Algorithms;
 use super::message::{
-    self, Direction, Message, PRIORITY_BLOCK, PolicyKey, REQID, add_block, add_policy, add_sa, blocks, delete_policy,
-    delete_policy_of, delete_sa, dump_policies, dump_sas, no_keys, read_sa, update_sa,
+    self, Direction, Message, PolicyKey, REQID, add_block, add_policy, add_sa, blocks, delete_policy, delete_sa,
+    dump_sas, no_keys, read_sa, update_sa,
 };
-use super::{SaFuture, SaKernel};
+use super::{ProtectedPort, SaFuture, SaKernel};
 use futures_util::StreamExt;
 use ims_core::Time;
-use ims_core::sa::{SaChange, SaError, SaExpiry, SaKeys, SaSet, SaSide};
+use ims_core::sa::{SaAudit, SaChange, SaError, SaExpiry, SaKeys, SaSet, SaSide};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_xfrm::constants::{XFRM_POLICY_BLOCK, XFRMNLGRP_EXPIRE};
+use netlink_packet_xfrm::constants::XFRMNLGRP_EXPIRE;
 use netlink_packet_xfrm::{XfrmAttrs, XfrmMessage};
 use netlink_proto::sys::{AsyncSocket, SocketAddr as NetlinkAddr, protocols::NETLINK_XFRM};
 use netlink_proto::{ConnectionHandle, new_connection};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use subtle::ConstantTimeEq;
@@ -92,24 +92,36 @@ impl Netlink {
         Ok(())
     }
 
-    /// All associations and policies, of anyone.
-    async fn dump(&mut self, request: Message) -> Result<Vec<XfrmMessage>, SaError> {
-        let answers = self.exchange(vec![request]).await?;
-        let mut found = Vec::new();
-        for answer in answers {
+    /// Any number of messages, none of which may fail.
+    pub(super) async fn ask_all(&mut self, messages: Vec<Message>) -> Result<(), SaError> {
+        for chunk in messages.chunks(CHUNK) {
+            self.ask(chunk.to_vec(), &[], "").await?;
+        }
+        Ok(())
+    }
+
+    /// All associations or policies, of anyone, one by one: there may be hundreds of thousands.
+    pub(super) async fn each(&mut self, request: Message, mut take: impl FnMut(XfrmMessage)) -> Result<(), SaError> {
+        let answers = self
+            .handle
+            .request_batch(vec![request], NetlinkAddr::new(0, 0))
+            .map_err(|_| SaError::Kernel(libc::ENOTCONN))?;
+        let mut answers = std::pin::pin!(answers);
+        loop {
+            let next = tokio::time::timeout(PATIENCE, answers.next()).await;
+            let Some(answer) = next.map_err(|_| SaError::Kernel(libc::ETIMEDOUT))? else { return Ok(()) };
             match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => found.push(inner),
+                NetlinkPayload::InnerMessage(inner) => take(inner),
                 NetlinkPayload::Error(error) if error.raw_code() != 0 => {
                     return Err(sa_error(error.raw_code(), None, "of the dump"));
                 }
                 _ => {}
             }
         }
-        Ok(found)
     }
 
     /// Deletes; what is not there any more is fine.
-    async fn delete(&mut self, messages: Vec<Message>) -> Result<(), SaError> {
+    pub(super) async fn delete(&mut self, messages: Vec<Message>) -> Result<(), SaError> {
         let mut worst = Ok(());
         for chunk in messages.chunks(CHUNK) {
             for errno in self.errnos(chunk.to_vec()).await? {
@@ -144,13 +156,17 @@ pub fn machine_kernel(wanted: bool) -> Box<dyn SaKernel> {
 struct NoKernel(SaError);
 
 impl SaKernel for NoKernel {
-    fn protect<'a>(&'a mut self, _: &'a [SocketAddr]) -> SaFuture<'a, Result<(), SaError>> {
+    fn protect<'a>(&'a mut self, _: &'a [ProtectedPort]) -> SaFuture<'a, Result<(), SaError>> {
         Box::pin(std::future::ready(Err(self.0.clone())))
     }
 
     fn change(&mut self, _: usize, change: SaChange, _: Time) -> SaFuture<'_, Result<(), SaError>> {
         let result = if matches!(change, SaChange::Remove { .. }) { Ok(()) } else { Err(self.0.clone()) };
         Box::pin(std::future::ready(result))
+    }
+
+    fn audit(&mut self, _: usize, _: SaSide, _: Vec<SaSet>) -> SaFuture<'_, Result<SaAudit, SaError>> {
+        Box::pin(std::future::ready(Err(self.0.clone())))
     }
 
     fn expired(&mut self) -> SaFuture<'_, SaExpiry> {
@@ -163,28 +179,28 @@ impl SaKernel for NoKernel {
 }
 
 /// One installed set, which both of its ends may use when they live on this machine.
-struct Installed {
-    added: Time,
-    expires: Time,
-    keys: SaKeys,
-    sides: Vec<(usize, SaSide)>,
+pub(super) struct Installed {
+    pub(super) added: Time,
+    /// None: an earlier run installed it, and keys outlast no process.
+    pub(super) keys: Option<SaKeys>,
+    pub(super) sides: Vec<(usize, SaSide)>,
 }
 
 /// A set by the numbers that are unique on this machine.
-type SetKey = [(IpAddr, u32); 4];
+pub(super) type SetKey = [(IpAddr, u32); 4];
 
-fn set_key(set: &SaSet) -> SetKey {
+pub(super) fn set_key(set: &SaSet) -> SetKey {
     set.legs().map(|leg| (leg.dst.ip(), leg.spi))
 }
 
-struct Machine {
-    netlink: Netlink,
+pub(super) struct Machine {
+    pub(super) netlink: Netlink,
     expiries: Option<mpsc::UnboundedReceiver<Notice>>,
     listener: Option<JoinHandle<()>>,
-    listeners: Vec<SocketAddr>,
-    sets: BTreeMap<SetKey, (SaSet, Installed)>,
+    pub(super) ports: Vec<ProtectedPort>,
+    pub(super) sets: BTreeMap<SetKey, (SaSet, Installed)>,
     /// SPIs that want a policy, the one that has it first.
-    policies: BTreeMap<PolicyKey, VecDeque<u32>>,
+    pub(super) policies: BTreeMap<PolicyKey, VecDeque<u32>>,
     pending: VecDeque<SaExpiry>,
 }
 
@@ -220,51 +236,24 @@ impl Machine {
             netlink,
             expiries,
             listener,
-            listeners: Vec::new(),
+            ports: Vec::new(),
             sets: BTreeMap::new(),
             policies: BTreeMap::new(),
             pending: VecDeque::new(),
         })
     }
 
-    async fn on_protect(&mut self, listeners: &[SocketAddr]) -> Result<(), SaError> {
-        let left = self.remove_leftovers(listeners).await?;
+    /// The sockets are ours, so whoever had these ports before us is gone. Blocking comes first: at no time may anything
+    /// pass in clear.
+    async fn on_protect(&mut self, ports: &[ProtectedPort]) -> Result<(), SaError> {
+        self.ports = ports.to_vec();
+        let blocks = ports.iter().flat_map(|p| blocks(p.addr)).map(|key| add_block(&key)).collect();
+        self.netlink.ask_all(blocks).await?;
+        let left = self.remove_leftovers(ports).await?;
         if left > 0 {
             info!(left, "IPsec state of an earlier run removed");
         }
-        self.listeners = listeners.to_vec();
-        let blocks: Vec<Message> = listeners.iter().flat_map(|l| blocks(*l)).map(|key| add_block(&key)).collect();
-        for chunk in blocks.chunks(CHUNK) {
-            self.netlink.ask(chunk.to_vec(), &[], "").await?;
-        }
         Ok(())
-    }
-
-    /// Whoever had these ports before us is gone, for we hold the sockets.
-    async fn remove_leftovers(&mut self, listeners: &[SocketAddr]) -> Result<usize, SaError> {
-        let mut deletions = Vec::new();
-        for found in self.netlink.dump(dump_policies()).await? {
-            let XfrmMessage::AddPolicy(policy) = found else { continue };
-            let info = policy.user_policy_info;
-            let template = policy
-                .nlas
-                .iter()
-                .any(|nla| matches!(nla, XfrmAttrs::Template(templates) if templates.iter().any(|t| t.reqid == REQID)));
-            let block = info.action == XFRM_POLICY_BLOCK && info.priority == PRIORITY_BLOCK;
-            if (template || block) && message::concerns(&info.selector, listeners) {
-                deletions.push(delete_policy_of(info.selector, info.direction));
-            }
-        }
-        for found in self.netlink.dump(dump_sas()).await? {
-            let XfrmMessage::AddSa(sa) = found else { continue };
-            let info = sa.user_sa_info;
-            if info.reqid == REQID && message::concerns(&info.selector, listeners) {
-                deletions.push(delete_sa(message::address(&info.id.daddr, info.family), info.id.spi));
-            }
-        }
-        let count = deletions.len();
-        self.netlink.delete(deletions).await?;
-        Ok(count)
     }
 
     async fn on_change(&mut self, owner: usize, change: SaChange, now: Time) -> Result<(), SaError> {
@@ -289,7 +278,7 @@ impl Machine {
             None => false,
             Some((known, installed)) => {
                 let fresh = !installed.sides.iter().any(|(_, s)| *s == side);
-                if *known != set || !fresh || !same_keys(&installed.keys, &keys) {
+                if *known != set || !fresh || !installed.keys.as_ref().is_some_and(|known| same_keys(known, &keys)) {
                     return Err(SaError::SpiTaken(set.spi_ps));
                 }
                 true
@@ -332,7 +321,7 @@ impl Machine {
         for (key, spi) in policies {
             self.policies.entry(key).or_default().push_back(spi);
         }
-        let fresh = Installed { added: now, expires, keys, sides: Vec::new() };
+        let fresh = Installed { added: now, keys: Some(keys), sides: Vec::new() };
         let (_, installed) = self.sets.entry(key).or_insert((set, fresh));
         installed.sides.push((owner, side));
         Ok(())
@@ -341,21 +330,22 @@ impl Machine {
     /// Whether the association is there already with just these keys: handset and P-CSCF are different processes on one
     /// machine, and share what each of them has derived.
     async fn is_shared(&mut self, leg: &ims_core::sa::SaLeg, algorithms: &Algorithms) -> bool {
-        let Ok(found) = self.netlink.dump(read_sa(leg.dst.ip(), leg.spi)).await else { return false };
-        found.iter().any(|found| match found {
-            XfrmMessage::AddSa(sa) => sa.user_sa_info.reqid == REQID && has_keys(&sa.nlas, algorithms),
-            _ => false,
-        })
+        let mut shared = false;
+        let read = self.netlink.each(read_sa(leg.dst.ip(), leg.spi), |found| {
+            if let XfrmMessage::AddSa(sa) = found {
+                shared |= sa.user_sa_info.reqid == REQID && has_keys(&sa.nlas, algorithms);
+            }
+        });
+        read.await.is_ok() && shared
     }
 
     async fn extend(&mut self, set: SaSet, expires: Time, now: Time) -> Result<(), SaError> {
-        let (_, installed) = self.sets.get_mut(&set_key(&set)).ok_or(SaError::NotFound)?;
+        let (_, installed) = self.sets.get(&set_key(&set)).ok_or(SaError::NotFound)?;
         // The kernel counts from the moment the association was added.
         let seconds = seconds(expires.max(now), installed.added);
         let algorithms = Algorithms::new(set.suite, &no_keys()).ok_or(SaError::NotFound)?;
         let batch = set.legs().iter().map(|leg| update_sa(leg, &algorithms, seconds)).collect();
         let spis = set.legs().map(|leg| leg.spi);
-        installed.expires = expires;
         self.netlink.ask(batch, &spis, algorithms.names()).await
     }
 
@@ -390,20 +380,32 @@ impl Machine {
         self.netlink.delete(deletions).await
     }
 
+    /// What has to outlast us stays: sets of nodes that will know them again, and what blocks their ports meanwhile.
     async fn on_clear(&mut self) {
-        let mut deletions: Vec<Message> = self.policies.keys().map(delete_policy).collect();
+        let kept: BTreeSet<SocketAddr> = self.ports.iter().filter(|p| p.keeps_sas).map(|p| p.addr).collect();
+        let goes = |key: &&PolicyKey| !kept.contains(&key.own_end());
+        let mut deletions: Vec<Message> = self.policies.keys().filter(goes).map(delete_policy).collect();
+        let mut left = 0;
         for (set, _) in self.sets.values() {
-            deletions.extend(set.legs().iter().map(|leg| delete_sa(leg.dst.ip(), leg.spi)));
+            let legs = set.legs();
+            match legs.iter().any(|leg| kept.contains(&leg.src) || kept.contains(&leg.dst)) {
+                true => left += 1,
+                false => deletions.extend(legs.iter().map(|leg| delete_sa(leg.dst.ip(), leg.spi))),
+            }
         }
         // Last, so that at no time anything passes in clear while an association is still there.
-        deletions.extend(self.listeners.iter().flat_map(|l| blocks(*l)).map(|key| delete_policy(&key)));
+        deletions
+            .extend(self.ports.iter().flat_map(|p| blocks(p.addr)).filter(|k| goes(&k)).map(|k| delete_policy(&k)));
         self.policies.clear();
         self.sets.clear();
-        self.listeners.clear();
+        self.ports.clear();
         let count = deletions.len();
         let result = self.netlink.delete(deletions).await;
         if result.is_ok() && count > 0 {
             info!(count, "IPsec state removed");
+        }
+        if left > 0 {
+            info!(left, "SA sets of registered handsets stay in the kernel until they expire or we are back");
         }
         if let Err(error) = result
             && error != SaError::NotPermitted
@@ -428,17 +430,16 @@ impl Machine {
 
     /// After lost notices: what we put in and the kernel has no more, has expired.
     async fn look_for_missing(&mut self) {
-        let Ok(found) = self.netlink.dump(dump_sas()).await else { return };
-        let alive: std::collections::BTreeSet<(IpAddr, u32)> = found
-            .iter()
-            .filter_map(|found| match found {
-                XfrmMessage::AddSa(sa) => {
-                    let info = &sa.user_sa_info;
-                    Some((message::address(&info.id.daddr, info.family), info.id.spi))
-                }
-                _ => None,
-            })
-            .collect();
+        let mut alive = BTreeSet::new();
+        let read = self.netlink.each(dump_sas(), |found| {
+            if let XfrmMessage::AddSa(sa) = found {
+                let info = &sa.user_sa_info;
+                alive.insert((message::address(&info.id.daddr, info.family), info.id.spi));
+            }
+        });
+        if read.await.is_err() {
+            return;
+        }
         for (dst, spi) in self.sets.keys().flatten() {
             if !alive.contains(&(*dst, *spi)) {
                 self.pending.push_back(SaExpiry { dst: *dst, spi: *spi, hard: true });
@@ -448,12 +449,16 @@ impl Machine {
 }
 
 impl SaKernel for Machine {
-    fn protect<'a>(&'a mut self, listeners: &'a [SocketAddr]) -> SaFuture<'a, Result<(), SaError>> {
-        Box::pin(self.on_protect(listeners))
+    fn protect<'a>(&'a mut self, ports: &'a [ProtectedPort]) -> SaFuture<'a, Result<(), SaError>> {
+        Box::pin(self.on_protect(ports))
     }
 
     fn change(&mut self, owner: usize, change: SaChange, now: Time) -> SaFuture<'_, Result<(), SaError>> {
         Box::pin(self.on_change(owner, change, now))
+    }
+
+    fn audit(&mut self, owner: usize, side: SaSide, adopt: Vec<SaSet>) -> SaFuture<'_, Result<SaAudit, SaError>> {
+        Box::pin(self.on_audit(owner, side, adopt))
     }
 
     fn expired(&mut self) -> SaFuture<'_, SaExpiry> {
@@ -489,7 +494,7 @@ async fn listen(mut events: Netlink, notices: mpsc::UnboundedSender<Notice>) {
     }
 }
 
-fn policy_keys(set: &SaSet, side: SaSide) -> [(PolicyKey, u32); 4] {
+pub(super) fn policy_keys(set: &SaSet, side: SaSide) -> [(PolicyKey, u32); 4] {
     set.legs().map(|leg| {
         let direction = Direction::of(set, &leg, side);
         (PolicyKey { direction, src: leg.src, dst: leg.dst }, leg.spi)

@@ -3,6 +3,7 @@
 //! For each protected listener there is a pair of BLOCK policies from start to end, so that nothing passes its port in clear;
 //! the policies of an association set stand before them.
 
+mod audit;
 mod kernel;
 mod keys;
 mod message;
@@ -12,12 +13,11 @@ pub use probe::{EspReport, probe};
 
 use crate::inbox::Inbox;
 use crate::world::{Clock, NodeIndex};
-use ims_core::sa::{SaChange, SaError, SaExpiry, SaSet};
+use ims_core::sa::{SaAudit, SaChange, SaError, SaExpiry, SaSet, SaSide};
 use ims_core::{Event, RequestId, Time};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -25,34 +25,63 @@ pub use kernel::machine_kernel;
 
 pub type SaFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A port behind IPsec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProtectedPort {
+    /// The node that listens there.
+    pub owner: usize,
+    pub addr: SocketAddr,
+    /// Associations that stand on it outlast the process: its node adopts what it knows again.
+    pub keeps_sas: bool,
+}
+
 /// Whatever carries out the wishes of nodes about IPsec: the kernel of the machine, or a test.
 pub trait SaKernel: Send {
-    /// Removes what an earlier run left behind for these listeners, and from now on lets nothing pass them in clear.
-    fn protect<'a>(&'a mut self, listeners: &'a [SocketAddr]) -> SaFuture<'a, Result<(), SaError>>;
+    /// From now on lets nothing pass these ports in clear, and removes what an earlier run left behind where nobody will
+    /// know it again.
+    fn protect<'a>(&'a mut self, ports: &'a [ProtectedPort]) -> SaFuture<'a, Result<(), SaError>>;
 
     /// `owner` tells nodes apart that share a kernel: the two ends of a set may live on one machine.
     fn change(&mut self, owner: usize, change: SaChange, now: Time) -> SaFuture<'_, Result<(), SaError>>;
 
+    /// See [`ims_core::Action::SaAudit`].
+    fn audit(&mut self, owner: usize, side: SaSide, adopt: Vec<SaSet>) -> SaFuture<'_, Result<SaAudit, SaError>>;
+
     /// The next lifetime that ran out. Safe to cancel.
     fn expired(&mut self) -> SaFuture<'_, SaExpiry>;
 
-    /// Removes all that was put in.
+    /// Removes all that was put in, but for what outlasts the process.
     fn clear(&mut self) -> SaFuture<'_, ()>;
 }
 
 pub(crate) struct SaJob {
     pub(crate) node: NodeIndex,
     pub(crate) id: RequestId,
-    pub(crate) change: SaChange,
+    pub(crate) what: SaWork,
+}
+
+pub(crate) enum SaWork {
+    Change(SaChange),
+    Audit { side: SaSide, adopt: Vec<SaSet> },
+}
+
+impl SaJob {
+    /// When it cannot be taken on.
+    pub(crate) fn refused(id: RequestId, is_audit: bool) -> Event {
+        match is_audit {
+            true => Event::SaAudited { id, result: Err(SaError::Kernel(libc::ENOBUFS)) },
+            false => Event::Sa { id, result: Err(SaError::Kernel(libc::ENOBUFS)) },
+        }
+    }
 }
 
 /// Closes the protected ports for clear text. That this fails is no reason not to start: the nodes are told when they ask for an
 /// association, and their policy decides.
-pub(crate) async fn protect(kernel: &mut dyn SaKernel, listeners: &[SocketAddr]) {
-    if listeners.is_empty() {
+pub(crate) async fn protect(kernel: &mut dyn SaKernel, ports: &[ProtectedPort]) {
+    if ports.is_empty() {
         return;
     }
-    if let Err(error) = kernel.protect(listeners).await {
+    if let Err(error) = kernel.protect(ports).await {
         warn!(%error, "the protected ports cannot be closed for clear text");
     }
 }
@@ -66,26 +95,36 @@ pub(crate) async fn run(
     mut stop: oneshot::Receiver<()>,
 ) {
     let mut owners = Owners::default();
-    let told = AtomicBool::new(false);
+    let mut told = false;
     loop {
         tokio::select! {
             _ = &mut stop => break,
             job = jobs.recv() => match job {
                 None => break,
-                Some(SaJob { node, id, change }) => {
-                    let after = Owned::after(&change);
-                    let result = kernel.change(node, change, clock.now()).await;
-                    match &result {
-                        Ok(()) => owners.note(node, after),
-                        Err(error @ (SaError::NoEsp | SaError::NotPermitted)) => {
-                            if !told.swap(true, Ordering::Relaxed) {
-                                warn!(%error, "no IPsec");
+                Some(SaJob { node, id, what }) => {
+                    let event = match what {
+                        SaWork::Change(change) => {
+                            let after = Owned::after(&change);
+                            let result = kernel.change(node, change, clock.now()).await;
+                            match &result {
+                                Ok(()) => owners.note(node, after),
+                                Err(error @ (SaError::NoEsp | SaError::NotPermitted)) => {
+                                    if !std::mem::replace(&mut told, true) {
+                                        warn!(%error, "no IPsec");
+                                    }
+                                }
+                                Err(_) => {}
                             }
+                            Event::Sa { id, result }
                         }
-                        Err(_) => {}
-                    }
+                        SaWork::Audit { side, adopt } => {
+                            // Of a set that is not there, no notice comes; its node will remove it.
+                            adopt.iter().for_each(|set| owners.note(node, Owned::Gains(*set)));
+                            Event::SaAudited { id, result: kernel.audit(node, side, adopt).await }
+                        }
+                    };
                     if let Some(inbox) = inboxes.get(node) {
-                        inbox.push(Event::Sa { id, result });
+                        inbox.push(event);
                     }
                 }
             },
