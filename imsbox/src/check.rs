@@ -77,14 +77,13 @@ pub(crate) async fn run(settings: Result<Settings>, target: &Target) -> Result<(
 }
 
 fn ipsec(report: &EspReport, settings: &Settings) -> Vec<Line> {
-    use pcscf::config::Policy;
-    let policy = settings.pcscf.security.policy;
+    let security = &settings.pcscf.security;
     // What is only a pity when policy lets handsets register without IPsec.
-    let bad = |subject, text: String| match policy {
-        Policy::Require => Line::fail(subject, text),
-        Policy::Allow | Policy::Never => Line::warn(subject, text),
+    let bad = |subject, text: String| match security.is_required_of_somebody() {
+        true => Line::fail(subject, text),
+        false => Line::warn(subject, text),
     };
-    if policy == Policy::Never {
+    if !security.protects_anybody() {
         return vec![Line::warn("IPsec", "switched off by pcscf.security.policy = \"never\": a phone refuses that")];
     }
     let mut lines = Vec::new();

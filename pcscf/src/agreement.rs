@@ -66,7 +66,9 @@ impl Pcscf {
                 let challenge = Challenge { forwarded, response, keys, nonce, offers, tries: 0 };
                 return self.propose(Box::new(challenge), ctx);
             }
-            None if self.config.security.policy == Policy::Require => return Err(Refusal::NoKeys),
+            None if self.config.security.policy_for(&forwarded.claim.impi) == Policy::Require => {
+                return Err(Refusal::NoKeys);
+            }
             None => {}
         }
         self.sip.respond(forwarded.from.tx, response, ctx);
@@ -227,13 +229,14 @@ impl Pcscf {
             return;
         }
         self.forget_if_empty(registration);
+        let policy = self.config.security.policy_for(&challenge.forwarded.claim.impi);
         let no_esp = matches!(error, SaError::NoEsp | SaError::NotPermitted);
         if no_esp && !self.told_no_esp {
             self.told_no_esp = true; // once is enough, until the kernel says yes again
-            let fate = if self.config.security.policy == Policy::Require { "refused" } else { "not protected" };
+            let fate = if policy == Policy::Require { "refused" } else { "not protected" };
             warn!("UEs are {fate}: {error}");
         }
-        match no_esp && self.config.security.policy == Policy::Allow {
+        match no_esp && policy == Policy::Allow {
             true => {
                 self.count("registered-without-esp");
                 self.sip.respond(from.tx, challenge.response, ctx);

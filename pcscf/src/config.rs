@@ -2,7 +2,7 @@
 
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
-use ims_core::{SipListener, Wiring};
+use ims_core::{Impi, Plmn, SipListener, Wiring};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
@@ -69,11 +69,27 @@ pub enum Policy {
     Never,
 }
 
+/// A policy for some subscribers. It names them in one of three ways, by the private identity that the UE claims: it is
+/// the one that the UE has to prove.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// This private identity and no other.
+    pub impi: Option<Impi>,
+    /// Everybody whose IMSI begins so: the part of the private identity before the @, when it is an IMSI.
+    pub imsi_prefix: Option<String>,
+    /// Everybody with the home domain of this network, "MCC/MNC" (TS 23.003 13.2).
+    pub plmn: Option<String>,
+    pub policy: Option<Policy>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Security {
     /// "require", "allow" or "never" IPsec.
     pub policy: Policy,
+    /// Who is treated otherwise: the first rule that fits a UE decides, and `policy` when none does.
+    pub rules: Vec<Rule>,
     /// Algorithms in order of preference, "ALG/EALG" in the words of TS 33.203 Annex H. A UE gets the first that it
     /// offers too and that the kernel has. hmac-md5-96 and des-ede3-cbc are known, but only used when named here.
     pub preference: Vec<SuiteName>,
@@ -171,6 +187,7 @@ impl Default for Security {
         let suite = |alg, ealg| SuiteName(Suite { alg, ealg });
         Self {
             policy: Policy::Allow,
+            rules: Vec::new(),
             preference: vec![
                 suite(AuthAlg::HmacSha1_96, EncAlg::AesCbc),
                 suite(AuthAlg::Null, EncAlg::AesGcm),
@@ -219,7 +236,7 @@ impl Config {
         let mut sip = vec![SipListener::open(self.mw.listen)];
         for ip in &self.gm.addresses {
             sip.push(SipListener::open(SocketAddr::new(*ip, self.gm.port)));
-            if self.security.policy != Policy::Never {
+            if self.security.protects_anybody() {
                 sip.extend(self.gm.protected_ports().map(|port| SipListener::protected(SocketAddr::new(*ip, port))));
             }
         }
@@ -248,9 +265,10 @@ impl Config {
         let security = &self.security;
         refuse(!(0.0..=1.0).contains(&security.q), "security.q: write a number from 0 to 1")?;
         refuse(
-            security.preference.is_empty() && security.policy != Policy::Never,
+            security.preference.is_empty() && security.protects_anybody(),
             "security.preference: name at least one suite, or set security.policy = \"never\"",
         )?;
+        security.rules.iter().enumerate().try_for_each(|(n, rule)| rule.check(n + 1))?;
         let t = &self.timers;
         let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
         refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
@@ -316,6 +334,58 @@ impl Gm {
             "gm: port, protected_server_port and protected_client_ports must all differ",
         )
     }
+}
+
+impl Security {
+    /// What becomes of a UE that claims this private identity.
+    pub fn policy_for(&self, impi: &Impi) -> Policy {
+        self.rules.iter().filter(|r| r.fits(impi)).find_map(|r| r.policy).unwrap_or(self.policy)
+    }
+
+    /// Whether there is anybody who may have IPsec.
+    pub fn protects_anybody(&self) -> bool {
+        self.rules.iter().filter_map(|r| r.policy).chain([self.policy]).any(|p| p != Policy::Never)
+    }
+
+    /// Whether there is anybody who must have it.
+    pub fn is_required_of_somebody(&self) -> bool {
+        self.rules.iter().filter_map(|r| r.policy).chain([self.policy]).any(|p| p == Policy::Require)
+    }
+}
+
+impl Rule {
+    fn check(&self, number: usize) -> Result<(), ConfigError> {
+        let said = [self.impi.is_some(), self.imsi_prefix.is_some(), self.plmn.is_some()];
+        let wrong = if said.iter().filter(|s| **s).count() != 1 {
+            "write one of impi, imsi_prefix and plmn"
+        } else if self.policy.is_none() {
+            "policy is missing: write \"require\", \"allow\" or \"never\""
+        } else if self.impi.as_ref().is_some_and(|i| Impi::parse(i.as_str()).is_err()) {
+            "impi: write user@realm"
+        } else if self.imsi_prefix.as_ref().is_some_and(|p| !is_digits(p) || p.len() > 15) {
+            "imsi_prefix: write 1 to 15 digits"
+        } else if self.plmn.as_ref().is_some_and(|p| Plmn::parse(p).is_err()) {
+            "plmn: write MCC/MNC, such as \"001/01\""
+        } else {
+            return Ok(());
+        };
+        Err(invalid(format!("security.rules, rule {number}: {wrong}")))
+    }
+
+    fn fits(&self, impi: &Impi) -> bool {
+        let (user, realm) = impi.as_str().split_once('@').unwrap_or((impi.as_str(), ""));
+        self.impi.as_ref().is_some_and(|i| i == impi)
+            || self.imsi_prefix.as_ref().is_some_and(|p| is_digits(user) && user.starts_with(p.as_str()))
+            || self
+                .plmn
+                .as_ref()
+                .and_then(|p| Plmn::parse(p).ok())
+                .is_some_and(|p| p.home_domain().eq_ignore_ascii_case(realm))
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl PortRange {
@@ -392,8 +462,43 @@ mod tests {
         assert!(wrong("security.preference = [\"hmac-sha-1-96/aes-gcm\"]").contains("no pair of algorithms"));
         assert!(wrong("security.preference = []").contains("security.preference"));
         assert!(wrong("security.q = 2.0").contains("security.q"));
+        for (rule, what) in [
+            ("policy = 'never'", "one of impi"),
+            ("plmn = '001/01', imsi_prefix = '1', policy = 'never'", "one of impi"),
+            ("plmn = '001/01'", "policy is missing"),
+            ("plmn = '00101', policy = 'never'", "MCC/MNC"),
+            ("imsi_prefix = '00101x', policy = 'never'", "digits"),
+            ("impi = 'somebody', policy = 'never'", "user@realm"),
+        ] {
+            let text = wrong(&format!(
+                "[[security.rules]]\nimsi_prefix = '001'\npolicy = 'allow'\n[[security.rules]]\n{}",
+                rule.replace(", ", "\n")
+            ));
+            assert!(text.contains("rule 2") && text.contains(what), "{rule}: {text}");
+        }
         assert!(wrong("timers.await_auth = 0").contains("timers"));
         assert!(wrong("typo = 1").contains("typo"));
         assert!(wrong("host = \"a b\"").contains("host"));
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let rules = "[security]\npolicy = 'require'\nrules = [\n\
+            { impi = 'lab@ims.mnc001.mcc001.3gppnetwork.org', policy = 'never' },\n\
+            { imsi_prefix = '001019', policy = 'allow' },\n\
+            { imsi_prefix = '00101', policy = 'require' },\n\
+            { plmn = '262/98', policy = 'never' },\n\
+        ]";
+        let c: Config = parse("x", rules).unwrap();
+        c.check().unwrap();
+        let of = |impi: &str| c.security.policy_for(&Impi::parse(impi).unwrap());
+        assert_eq!(of("lab@ims.mnc001.mcc001.3gppnetwork.org"), Policy::Never);
+        assert_eq!(of("001019000000001@ims.mnc001.mcc001.3gppnetwork.org"), Policy::Allow);
+        assert_eq!(of("001010000000001@anywhere.example"), Policy::Require);
+        assert_eq!(of("262980000000001@ims.mnc098.mcc262.3GPPnetwork.org"), Policy::Never);
+        assert_eq!(of("001019-lab@x.example"), Policy::Require, "no IMSI");
+        assert!(c.security.protects_anybody() && c.security.is_required_of_somebody());
+        let c: Config = parse("x", &rules.replace("require", "never").replace("allow", "never")).unwrap();
+        assert!(!c.security.protects_anybody() && c.wiring().sip.iter().all(|l| !l.protected));
     }
 }

@@ -153,9 +153,10 @@ impl fmt::Display for Refusal {
             Self::NotYet { method } => write!(f, "{method} is not carried yet: this release registers only"),
             Self::RegisterFromCore => f.write_str("a REGISTER came from the core: its next hop should be the I-CSCF"),
             Self::NoSuchUe => f.write_str("the core sent a request for a UE that is not registered here any more"),
-            Self::SecAgreeRequired => {
-                f.write_str("the UE does not offer IPsec: set security.policy = \"allow\" if it may register without")
-            }
+            Self::SecAgreeRequired => f.write_str(
+                "the UE does not offer IPsec: set security.policy = \"allow\" if it may register without, \
+                     or write a rule for it in security.rules",
+            ),
             Self::NoOffer => f.write_str("the UE requires sec-agree but sent no Security-Client"),
             Self::NoCommonSuite { offered } => {
                 write!(f, "the UE offers only {offered}: add one of them to security.preference if you accept it")

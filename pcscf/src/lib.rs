@@ -18,7 +18,6 @@ pub use config::Config;
 pub use error::Refusal;
 
 use crate::agreement::Waiting;
-use crate::config::Policy;
 use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
@@ -370,7 +369,8 @@ impl Node for Pcscf {
             "forwarded": self.forwarded.len(),
             "waiting": self.waiting.values().map(Waiting::describe).take(MOST_LISTED).collect::<Vec<_>>(),
             "policy": format!("{:?}", self.config.security.policy).to_lowercase(),
-            "esp": !self.told_no_esp && self.config.security.policy != Policy::Never,
+            "policy_rules": self.config.security.rules.len(),
+            "esp": !self.told_no_esp && self.config.security.protects_anybody(),
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
         })

@@ -176,13 +176,14 @@ impl Pcscf {
         if self.forwarded.len() + self.waiting.len() >= self.config.limits.max_pending {
             return Err(Refusal::Full("max_pending"));
         }
-        let proposal = match self.config.security.policy {
+        let policy = self.config.security.policy_for(&claim.impi);
+        let proposal = match policy {
             Policy::Never => Proposal::default(),
             _ => Proposal::read(message, &self.config.security).map_err(|e| Refusal::Malformed(e.to_string()))?,
         };
         let registration = match from.set {
             Some(set) => Some(self.check_protected(set, message, &claim, &proposal, ctx)?),
-            None => self.check_clear(from, message, &claim, &proposal)?,
+            None => self.check_clear(from, message, &claim, &proposal, policy)?,
         };
         let known = registration.and_then(|id| self.contacts.by_id(id));
         let token = known.map_or_else(|| ctx.rng.token(24), |r| r.token.clone());
@@ -240,8 +241,8 @@ impl Pcscf {
         message: &Message,
         claim: &Claim,
         proposal: &Proposal,
+        policy: Policy,
     ) -> Result<Option<RegId>, Refusal> {
-        let policy = self.config.security.policy;
         if proposal.client.is_empty() && policy != Policy::Never {
             let named = proposal.required
                 || message.has_token(Name::Require, "sec-agree")
@@ -376,9 +377,10 @@ impl Pcscf {
     fn on_registered(&mut self, forwarded: &Forwarded, response: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let bad = |e: HeaderError| Refusal::Malformed(e.to_string());
         let granted = forwarded.claim.wanted.granted(&response).map_err(bad)?;
+        let policy = self.config.security.policy_for(&forwarded.claim.impi);
         match (granted, forwarded.from.set) {
             (None, _) => {}
-            (Some(_), None) if self.config.security.policy == Policy::Require => return Err(Refusal::AnsweredInClear),
+            (Some(_), None) if policy == Policy::Require => return Err(Refusal::AnsweredInClear),
             (Some(0), _) => self.unbind(forwarded, ctx),
             (Some(seconds), set) => {
                 let binding = binding(&forwarded.claim, &response, seconds, ctx).map_err(bad)?;
