@@ -51,7 +51,9 @@ impl Server {
                 self.state = State::Completed;
                 // Timer J is zero on a reliable transport, yet for T1 a transport error must still find the answer
                 // (RFC 3261 18.2.2: a new connection is opened when the old one is gone).
-                self.end_at = now + if self.reliable { self.timers.t1 } else { self.timers.t1_64() };
+                // It outlasts the repetitions of the client, whose T1 may be the usual one when ours is less.
+                let timer_j = self.timers.t1_64().max(SipTimers::CORE.t1_64());
+                self.end_at = now + if self.reliable { self.timers.t1 } else { timer_j };
                 true
             }
         }
@@ -94,6 +96,14 @@ mod tests {
             assert_eq!(tx.deadline(), Some(T0 + end));
             assert_eq!(tx.on_timer(T0 + end), ServerDue::Ended);
         }
+    }
+
+    #[test]
+    fn a_client_with_the_usual_t1_may_repeat_to_the_end() {
+        let quick = SipTimers { t1: SipTimers::CORE.t1 / 2, ..SipTimers::CORE };
+        let mut tx = Server::start(quick, false, PATIENCE, T0);
+        tx.on_answer(200, T0);
+        assert_eq!(tx.deadline(), Some(T0 + Duration::from_secs(32)));
     }
 
     #[test]
