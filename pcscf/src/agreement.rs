@@ -93,9 +93,8 @@ impl Pcscf {
             return Err(Refusal::NoFreePort);
         };
         let in_the_way = self.sets.in_the_way(&set);
-        if from.set.is_some_and(|id| in_the_way.contains(&id)) {
-            self.forget_if_empty(registration);
-            return Err(Refusal::PortsInUse);
+        if in_the_way.iter().any(|id| self.is_in_use_by(*id, registration, from.set)) {
+            return self.challenge_without_new_set(*challenge, ctx);
         }
         let impi = challenge.forwarded.claim.impi.clone();
         for id in in_the_way {
@@ -114,6 +113,25 @@ impl Pcscf {
         }
         let change = SaChange::Install { set, keys: challenge.keys.clone(), side: SaSide::Pcscf, expires: until };
         self.ask_kernel(Waiting::Install { set: id, challenge }, change, ctx);
+        Ok(())
+    }
+
+    /// Whether the UE that came over a set has this one in use: its challenge, or the next request, has to pass there.
+    fn is_in_use_by(&self, id: SetId, registration: RegId, came_by: Option<SetId>) -> bool {
+        let active = |held: &HeldSet| held.registration == registration && held.state == State::Active;
+        came_by.is_some() && (came_by == Some(id) || self.sets.by_id(id).is_some_and(active))
+    }
+
+    /// A UE offers for its next set the client port or SPIs of the one that it has in use: no second set can stand beside
+    /// that (TS 33.203 7.1). It is challenged over the set that it has. One that goes on there stays attached; one that
+    /// wants Security-Server begins again at once (TS 24.229 5.1.1.5.1); neither loses what it has.
+    fn challenge_without_new_set(&mut self, challenge: Challenge, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let Forwarded { from, claim, .. } = challenge.forwarded;
+        self.count("ports-in-use");
+        if self.told.lets(ctx.now) {
+            info!(impi = ?claim.impi, "the UE offers the client port or SPIs that it uses now: its SA set stays as it is");
+        }
+        self.sip.respond(from.tx, challenge.response, ctx);
         Ok(())
     }
 

@@ -28,6 +28,8 @@ pub enum Refusal {
     NoOffer,
     /// Nothing that the UE offers is in our preference.
     NoCommonSuite { offered: String },
+    /// The UE offers a suite that would do, with SPIs or ports that cannot be used.
+    UnusableOffer,
     /// Security-Verify is missing or not what we sent in Security-Server.
     VerifyMismatch,
     /// Security-Client is not what it was when the UE was challenged.
@@ -42,14 +44,14 @@ pub enum Refusal {
     Full(&'static str),
     /// No answer from the core.
     Core(ClientFailure),
+    /// The core answered with something that cannot be worked with.
+    CoreAnswer(String),
     /// The challenge of the S-CSCF brought no CK and IK.
     NoKeys,
     /// The kernel did not install the SA set.
     Kernel(SaError),
     /// The kernel did not answer in time.
     KernelSilent,
-    /// The UE offers, for its next set, the ports of the one that the challenge has to leave by.
-    PortsInUse,
     /// No protected client port is free towards this UE.
     NoFreePort,
     /// A later registration attempt took the place of this one.
@@ -59,7 +61,7 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed(_) | Self::PortsInUse => 400,
+            Self::Malformed(_) => 400,
             Self::DomainNotServed(_)
             | Self::RegisterFirst { .. }
             | Self::RegisterFromCore
@@ -69,11 +71,16 @@ impl Refusal {
             Self::NoSuchUe => 404,
             Self::SecAgreeRequired => 421,
             Self::TooManyHops => 483,
-            Self::NoOffer | Self::NoCommonSuite { .. } | Self::VerifyMismatch | Self::ClientMismatch => 494,
+            Self::NoOffer
+            | Self::NoCommonSuite { .. }
+            | Self::UnusableOffer
+            | Self::VerifyMismatch
+            | Self::ClientMismatch => 494,
             Self::NoKeys | Self::KernelSilent | Self::NoFreePort | Self::Superseded => 500,
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => 503,
             Self::Kernel(_) => 500,
             Self::NotYet { .. } => 501,
+            Self::CoreAnswer(_) => 502,
             Self::Full(_) | Self::Core(ClientFailure::Overloaded) => 503,
             Self::Core(_) => 504,
         }
@@ -92,6 +99,7 @@ impl Refusal {
             Self::SecAgreeRequired => "sec-agree-required",
             Self::NoOffer => "no-offer",
             Self::NoCommonSuite { .. } => "no-common-suite",
+            Self::UnusableOffer => "unusable-offer",
             Self::VerifyMismatch => "security-verify-mismatch",
             Self::ClientMismatch => "security-client-mismatch",
             Self::OtherIdentity { .. } => "other-identity",
@@ -102,6 +110,7 @@ impl Refusal {
             Self::Core(ClientFailure::Transport(_)) => "core-transport",
             Self::Core(ClientFailure::NoTarget(_)) => "core-no-target",
             Self::Core(ClientFailure::Overloaded) => "core-overloaded",
+            Self::CoreAnswer(_) => "core-answer",
             Self::NoKeys => "no-keys",
             Self::Kernel(SaError::NoEsp) => "kernel-no-esp",
             Self::Kernel(SaError::NotPermitted) => "kernel-not-permitted",
@@ -109,7 +118,6 @@ impl Refusal {
             Self::Kernel(SaError::SpiTaken(_)) => "kernel-spi-taken",
             Self::Kernel(_) => "kernel-error",
             Self::KernelSilent => "kernel-silent",
-            Self::PortsInUse => "ports-in-use",
             Self::NoFreePort => "no-free-port",
             Self::Superseded => "superseded",
         }
@@ -126,11 +134,13 @@ impl Refusal {
             Self::AnsweredInClear => "Use The Security Association",
             Self::NoSuchUe => "Not Found",
             Self::SecAgreeRequired => "Extension Required",
-            Self::NoOffer | Self::NoCommonSuite { .. } | Self::VerifyMismatch | Self::ClientMismatch => {
-                "Security Agreement Required"
-            }
-            Self::PortsInUse => "Protected Ports In Use",
+            Self::NoOffer
+            | Self::NoCommonSuite { .. }
+            | Self::UnusableOffer
+            | Self::VerifyMismatch
+            | Self::ClientMismatch => "Security Agreement Required",
             Self::NotYet { .. } => "Not Implemented",
+            Self::CoreAnswer(_) => "Bad Gateway",
             Self::Full(_) | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => "Service Unavailable",
             Self::Core(_) => "Server Time-out",
@@ -161,6 +171,10 @@ impl fmt::Display for Refusal {
             Self::NoCommonSuite { offered } => {
                 write!(f, "the UE offers only {offered}: add one of them to security.preference if you accept it")
             }
+            Self::UnusableOffer => f.write_str(
+                "the UE offers a suite of ours, but with an SPI below 256, one SPI or port for both directions, or none: \
+                 look at its Security-Client",
+            ),
             Self::VerifyMismatch => {
                 f.write_str("Security-Verify is not what Security-Server said: somebody in between, or a UE at fault")
             }
@@ -180,10 +194,12 @@ impl fmt::Display for Refusal {
                 write!(f, "the home domain cannot be located ({e}): add it to next_hops or to DNS")
             }
             Self::Core(ClientFailure::Overloaded) => f.write_str("too many transactions: see limits.max_transactions"),
+            Self::CoreAnswer(what) => {
+                write!(f, "the core answered a REGISTER with what cannot be used: {what}: look at the S-CSCF")
+            }
             Self::NoKeys => f.write_str("the 401 of the S-CSCF has no ck and ik: does it know this P-CSCF as trusted?"),
             Self::Kernel(e) => write!(f, "the security associations were not installed: {e}"),
             Self::KernelSilent => f.write_str("the kernel did not answer about security associations in time"),
-            Self::PortsInUse => f.write_str("the UE offers for its next SA set the client port or SPIs it uses now"),
             Self::NoFreePort => {
                 f.write_str("no protected client port is free towards this UE: widen gm.protected_client_ports")
             }

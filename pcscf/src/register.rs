@@ -255,7 +255,10 @@ impl Pcscf {
             }
         }
         if !proposal.client.is_empty() && proposal.usable.is_empty() {
-            return Err(Refusal::NoCommonSuite { offered: proposal.offered() });
+            return Err(match proposal.suits {
+                true => Refusal::UnusableOffer,
+                false => Refusal::NoCommonSuite { offered: proposal.offered() },
+            });
         }
         let said = |name| auth_params::credential(message, name).filter(|v| !v.is_empty());
         if policy == Policy::Require && said("response").is_some() && said("auts").is_none() {
@@ -375,7 +378,7 @@ impl Pcscf {
 
     /// 200: stores what was granted, and tells the UE over the set that its REGISTER came by (TS 24.229 5.2.2.1).
     fn on_registered(&mut self, forwarded: &Forwarded, response: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        let bad = |e: HeaderError| Refusal::Malformed(e.to_string());
+        let bad = |e: HeaderError| Refusal::CoreAnswer(e.to_string());
         let granted = forwarded.claim.wanted.granted(&response).map_err(bad)?;
         let policy = self.config.security.policy_for(&forwarded.claim.impi);
         match (granted, forwarded.from.set) {

@@ -47,6 +47,8 @@ pub(crate) struct Proposal {
     pub(crate) client: Vec<Mechanism>,
     /// What we could use, best first by our preference.
     pub(crate) usable: Vec<Offer>,
+    /// A suite of our preference is among them, whether its SPIs and ports can be used or not.
+    pub(crate) suits: bool,
     /// `sec-agree` stands in Require or Proxy-Require.
     pub(crate) required: bool,
 }
@@ -60,10 +62,11 @@ impl Proposal {
         }
         let mut client: Vec<Mechanism> = listed.iter().map(|c| Mechanism::of(&c.0)).collect();
         let usable = by_preference(&client, security);
+        let suits = client.iter().filter_map(Mechanism::suite).any(|s| security.preference.iter().any(|p| p.0 == s));
         client.sort();
         let required =
             message.has_token(Name::Require, "sec-agree") || message.has_token(Name::ProxyRequire, "sec-agree");
-        Ok(Self { client, usable, required })
+        Ok(Self { client, usable, suits, required })
     }
 
     /// The suites offered, for the operator.
@@ -114,11 +117,17 @@ impl Mechanism {
     }
 
     /// None when it is no IPsec that we speak.
-    fn offer(&self) -> Option<Offer> {
+    fn suite(&self) -> Option<Suite> {
         if self.name != "ipsec-3gpp" || self.prot != "esp" || self.mode != "trans" {
             return None;
         }
         let suite = Suite { alg: AuthAlg::from_token(&self.alg)?, ealg: EncAlg::from_token(&self.ealg)? };
+        suite.is_valid().then_some(suite)
+    }
+
+    /// None when it cannot be used.
+    fn offer(&self) -> Option<Offer> {
+        let suite = self.suite()?;
         let spi = |spi: Option<u32>| spi.filter(|s| *s >= LEAST_SPI);
         let port = |port: Option<u16>| port.filter(|p| *p > 0);
         let offer = Offer {
@@ -128,7 +137,7 @@ impl Mechanism {
             port_uc: port(self.port_c)?,
             port_us: port(self.port_s)?,
         };
-        (suite.is_valid() && offer.spi_uc != offer.spi_us && offer.port_uc != offer.port_us).then_some(offer)
+        (offer.spi_uc != offer.spi_us && offer.port_uc != offer.port_us).then_some(offer)
     }
 }
 

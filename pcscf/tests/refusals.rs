@@ -475,16 +475,47 @@ fn an_answer_for_a_set_that_is_gone_is_withheld() {
 }
 
 #[test]
-fn an_offer_with_the_ports_in_use_is_refused_at_reauthentication() {
+fn an_offer_with_the_ports_in_use_is_challenged_over_the_set_that_stands() {
     let mut bench = Bench::new();
     let mut ue = Handset::udp4();
     let set = ue.attach(&mut bench, 3600);
+    for other_spi in [false, true] {
+        ue.spi += if other_spi { 10 } else { 0 };
+        let request = ue.protected(&mut bench, 3600).forwarded();
+        let out = bench.challenge(&request, "bmV3");
+        assert!(out.sa.is_empty());
+        let (flow, challenge) = out.answered();
+        assert_eq!((flow, challenge.status()), (ue.answers_of(&set), 401));
+        assert!(!challenge.has(Name::SecurityServer));
+    }
+    assert_eq!(bench.refused("ports-in-use"), 2);
     let request = ue.protected(&mut bench, 3600).forwarded();
-    let out = bench.challenge(&request, "bmV3");
-    assert!(out.sa.is_empty());
-    let (flow, refusal) = out.answered();
-    assert_eq!((flow, refusal.status(), bench.refused("ports-in-use")), (ue.answers_of(&set), 400, 1));
-    assert_eq!(bench.registrations().len(), 1);
+    let out = bench.accept(&request, 3600);
+    assert_eq!(out.extended().len(), 1);
+    bench.kernel_agrees(&out);
+    assert_eq!((bench.registrations().len(), &bench.registrations()[0]["sa"]["sets"]), (1, &1.into()));
+}
+
+#[test]
+fn a_late_register_cannot_take_the_ports_of_the_set_in_use() {
+    let mut bench = Bench::new();
+    let mut ue = Handset::udp4();
+    let old = ue.attach(&mut bench, 3600);
+    let mut late = ue.clone();
+    ue.renew();
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    let (id, new) = bench.challenge(&request, "bmV3").install();
+    bench.kernel(id, Ok(()));
+    ue.set = Some(new);
+    let request = ue.protected(&mut bench, 3600).forwarded();
+    let out = bench.accept(&request, 3600);
+    bench.kernel_agrees(&out);
+    (late.set, late.cseq) = (Some(old), 50);
+    late.renew(); // the ports and SPIs that are in use by now
+    let request = late.protected(&mut bench, 3600).forwarded();
+    let out = bench.challenge(&request, "bGF0ZQ==");
+    assert!(out.sa.is_empty(), "nothing is taken away");
+    assert_eq!(bench.registrations()[0]["sa"]["spi_ps"], new.spi_ps);
 }
 
 #[test]
