@@ -2,11 +2,19 @@
 //!
 //! A ladder that reads well is kept as a golden; everything else is asserted in words.
 
+mod rfc3329 {
+    mod sec_agree;
+}
+
 mod ts24229 {
     #[path = "5_1_1.rs"]
     mod c5_1_1;
     #[path = "5_2_2.rs"]
     mod c5_2_2;
+    #[path = "5_2_2_1.rs"]
+    mod c5_2_2_1;
+    #[path = "5_2_2_2.rs"]
+    mod c5_2_2_2;
     #[path = "5_3_1.rs"]
     mod c5_3_1;
     #[path = "5_4_1_2.rs"]

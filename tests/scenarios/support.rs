@@ -4,6 +4,12 @@ use ims_core::command::Problem;
 use ims_sip::{Message, Name};
 use ims_tests::{Sent, Verdict};
 use serde_json::Value;
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata};
 
 /// The cause that a handset gives for a failed procedure.
 pub(crate) fn cause(answer: &Result<Value, Problem>) -> &str {
@@ -56,4 +62,72 @@ pub(crate) fn last_header(lab: &ims_tests::Lab, from: &str, to: &str, name: Name
         ims_tests::What::Sip { bytes, .. } => Message::parse(bytes.clone()).ok()?.text(name).map(str::to_owned),
         _ => None,
     })
+}
+
+/// What the operator is told while this lives: every line of the log of this thread.
+pub(crate) struct Told {
+    lines: Arc<Mutex<Vec<String>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Told {
+    pub(crate) fn listen() -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let guard = tracing::subscriber::set_default(Ear(lines.clone()));
+        Self { lines, _guard: guard }
+    }
+
+    /// How many lines hold these words; the ear is empty afterwards.
+    pub(crate) fn take(&self, words: &str) -> usize {
+        let lines = std::mem::take(&mut *self.lines.lock().unwrap());
+        let found = lines.iter().filter(|l| l.contains(words)).count();
+        if found == 0 {
+            eprintln!("the operator was told:\n{}", lines.join("\n"));
+        }
+        found
+    }
+}
+
+struct Ear(Arc<Mutex<Vec<String>>>);
+
+struct Words<'a>(&'a mut String);
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, "{}={value:?} ", field.name()).unwrap();
+    }
+}
+
+impl tracing::Subscriber for Ear {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = String::new();
+        event.record(&mut Words(&mut line));
+        self.0.lock().unwrap().push(line);
+    }
+}
+
+/// After ten minutes without a word nothing of an attempt is left at the P-CSCF.
+pub(crate) fn assert_nothing_left(lab: &mut ims_tests::Lab) {
+    lab.rest();
+    lab.world.run_for(Duration::from_secs(600));
+    let s = lab.world.snapshot(lab.pcscf);
+    assert_eq!(
+        (&s["registered"], &s["authenticating"], &s["sa_sets"], &s["forwarded"]),
+        (&0.into(), &0.into(), &0.into(), &0.into()),
+        "{s:#}"
+    );
+    assert_eq!(lab.world.sa_sets(lab.pcscf), 0, "nor in the kernel");
 }

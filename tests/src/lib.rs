@@ -8,6 +8,7 @@ mod invariants;
 mod ipsec;
 pub mod lab;
 mod net;
+mod phone;
 mod trace;
 mod world;
 
@@ -15,5 +16,6 @@ pub use golden::golden;
 pub use ipsec::EspSupport;
 pub use lab::{Lab, LabConfig};
 pub use net::Conditions;
+pub use phone::Phone;
 pub use trace::{Entry, Ladder, What};
 pub use world::{NodeId, Sent, Verdict, World};

@@ -172,6 +172,11 @@ impl World {
         self.hosts[node.0].sas.orphan();
         self.note(node, "crashes");
         self.drop_links(node);
+        self.close_connections(node);
+    }
+
+    /// A node closes all its TCP connections that carry SIP.
+    pub fn close_connections(&mut self, node: NodeId) {
         let conns: Vec<u64> =
             self.conns.iter().filter(|(_, c)| c.ends.iter().any(|e| e.node == node)).map(|(id, _)| *id).collect();
         for conn in conns {
