@@ -153,6 +153,10 @@ pub struct Config {
     pub t4: Span,
     /// Base of the back-off after which a failed registration is tried again (RFC 5626 4.5); none: not at all.
     pub retry: Option<Span>,
+    /// Wait as long as a refusal says in Retry-After before trying again (RFC 3261 20.33).
+    pub obey_retry_after: bool,
+    /// Refresh this long after each registration; none: when a phone does (TS 24.229 5.1.1.4.1).
+    pub refresh_every: Option<Span>,
     /// Keep a list of the last steps, for people to read.
     pub journal: bool,
     /// Misbehave.
@@ -198,6 +202,8 @@ impl Default for Config {
             t2: Span::secs(16),
             t4: Span::secs(17),
             retry: None,
+            obey_retry_after: true,
+            refresh_every: None,
             journal: true,
             quirk: None,
         }

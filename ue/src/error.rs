@@ -87,7 +87,12 @@ impl Fault {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Failure {
     #[error("the network answered {status} {reason}")]
-    Refused { status: u16, reason: String },
+    Refused {
+        status: u16,
+        reason: String,
+        /// Seconds, as Retry-After says.
+        retry_after: Option<u32>,
+    },
     #[error("no answer came (RFC 3261 timer F)")]
     Timeout,
     #[error("the request could not be sent: {0}")]
@@ -105,6 +110,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Nobody answered: the P-CSCF is gone, or out of reach.
+    pub fn is_silence(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Transport(_))
+    }
+
     /// The cause it is counted under.
     pub fn name(&self) -> String {
         match self {

@@ -2,8 +2,8 @@
 //! (TS 24.229 5.1.1), with its own USIM and its own half of the security associations (TS 33.203).
 //!
 //! What the network does wrong is a typed [`Fault`], counted by name in the snapshot; a test asks for none.
-//! Commands (`Event::Command`): `register`, `refresh`, `deregister` are answered when the procedure ends, `status` at
-//! once.
+//! Commands (`Event::Command`): `register`, `refresh`, `query`, `deregister` are answered when the procedure ends,
+//! `status` at once.
 
 mod challenge;
 pub mod config;
@@ -31,9 +31,12 @@ use sa::Sets;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Steps kept for people to read.
 const JOURNAL: usize = 64;
+/// When another procedure runs, a refresh that is due waits this long.
+const BUSY: Duration = Duration::from_secs(1);
 /// Finished procedures kept for whoever drives the handset.
 const REPORTS: usize = 16;
 
@@ -102,23 +105,11 @@ pub struct Ue {
 impl Ue {
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let timers = SipTimers { t1: config.t1.0, t2: config.t2.0, t4: config.t4.0 };
-        let local = SocketAddr::new(config.address, config.port);
-        let sip = Endpoint::new(EndpointConfig {
-            core: timers,
-            ue: timers,
-            local,
-            sent_by: local.to_string(),
-            udp_limit: config.udp_limit,
-            hops: StaticHops::default(),
-            max_transactions: 64,
-            server_location: LocateConfig { ue_udp_limit: config.udp_limit, ..LocateConfig::default() },
-        });
         Ok(Self {
             identity: config.identity()?,
             usim: config.usim()?,
+            sip: endpoint(&config),
             config,
-            sip,
             timers: Timers::default(),
             dialog: Dialog::default(),
             attempt: None,
@@ -152,6 +143,11 @@ impl Ue {
         self.attempt.is_some()
     }
 
+    /// The procedure that runs.
+    pub fn running(&self) -> Option<Procedure> {
+        self.attempt.as_ref().map(|attempt| attempt.procedure)
+    }
+
     /// Nothing under way.
     pub fn is_quiet(&self) -> bool {
         self.attempt.is_none() && self.sip.is_quiet()
@@ -165,9 +161,18 @@ impl Ue {
     /// Loses all of its state but the SIM's, and says nothing to the network, as a handset whose battery is taken out.
     pub fn power_off(&mut self, ctx: &mut Ctx<'_>) {
         self.attempt = None;
+        // With its transactions: a handset that is off repeats nothing.
+        self.sip = endpoint(&self.config);
         self.timers.clear(&Timer::SaAnswer);
         self.timers.clear(&Timer::Retry);
+        self.failed_in_row = 0;
         self.forget(ctx);
+    }
+
+    /// The unprotected port from now on, as after a restart of the handset; it must be off.
+    pub fn move_to(&mut self, port: u16) {
+        self.config.port = port;
+        self.sip = endpoint(&self.config);
     }
 
     /// The steps since the last call, oldest first.
@@ -232,6 +237,7 @@ impl Ue {
         let procedure = match command.call.as_str() {
             "register" => Procedure::Register,
             "refresh" => Procedure::Refresh,
+            "query" => Procedure::Query,
             "deregister" => Procedure::Deregister,
             "status" => {
                 return ctx.act(Action::Reply { id: command.id, result: Ok(self.snapshot()) });
@@ -247,7 +253,12 @@ impl Ue {
         if self.start(procedure, ctx) {
             self.asked_by = Some(command.id);
         } else {
-            let result = Err(Problem::conflict(None, "another procedure is running: wait for its end"));
+            let why = if self.is_busy() {
+                "another procedure is running: wait for its end"
+            } else {
+                "not registered: there is nothing to ask for"
+            };
+            let result = Err(Problem::conflict(None, why));
             ctx.act(Action::Reply { id: command.id, result });
         }
     }
@@ -323,7 +334,9 @@ impl Ue {
         while let Some(timer) = self.timers.pop(ctx.now) {
             match timer {
                 Timer::Refresh => {
-                    self.start(Procedure::Refresh, ctx);
+                    if !self.start(Procedure::Refresh, ctx) {
+                        self.timers.set(Timer::Refresh, ctx.now + BUSY);
+                    }
                 }
                 Timer::Retry => {
                     self.start(Procedure::Register, ctx);
@@ -338,6 +351,21 @@ impl Ue {
             }
         }
     }
+}
+
+fn endpoint(config: &Config) -> Endpoint {
+    let timers = SipTimers { t1: config.t1.0, t2: config.t2.0, t4: config.t4.0 };
+    let local = SocketAddr::new(config.address, config.port);
+    Endpoint::new(EndpointConfig {
+        core: timers,
+        ue: timers,
+        local,
+        sent_by: local.to_string(),
+        udp_limit: config.udp_limit,
+        hops: StaticHops::default(),
+        max_transactions: 64,
+        server_location: LocateConfig { ue_udp_limit: config.udp_limit, ..LocateConfig::default() },
+    })
 }
 
 impl Node for Ue {
@@ -385,6 +413,7 @@ impl Node for Ue {
             "impi": self.identity.impi.as_str(),
             "impu": self.identity.impu.as_str(),
             "state": state,
+            "contact": self.contact_uri(self.sets.established().is_some()),
             "waiting": usize::from(self.attempt.is_some()),
             "binding": self.binding.as_ref().map(|b| json!({
                 "granted_s": b.granted_s,

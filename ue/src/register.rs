@@ -12,7 +12,7 @@ use ims_core::uri::Uri;
 use ims_core::{Action, Ctx, Flow, RequestId, Time, Transport};
 use ims_sip::endpoint::{ClientTx, Destination, Leg};
 use ims_sip::headers::{
-    AuthenticationInfo, Contact, Expires, MinExpires, PAssociatedUri, ServiceRoute, WwwAuthenticate,
+    AuthenticationInfo, Contact, Expires, MinExpires, PAssociatedUri, RetryAfter, ServiceRoute, WwwAuthenticate,
 };
 use ims_sip::{Message, Name};
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ const RETRY_MAX: Duration = Duration::from_secs(1800);
 pub enum Procedure {
     Register,
     Refresh,
+    /// Asks which contacts are bound, and binds nothing (RFC 3261 10.2.3).
+    Query,
     Deregister,
 }
 
@@ -39,6 +41,7 @@ impl Procedure {
         match self {
             Self::Register => "register",
             Self::Refresh => "refresh",
+            Self::Query => "query",
             Self::Deregister => "deregister",
         }
     }
@@ -95,12 +98,12 @@ pub struct Binding {
 }
 
 impl Ue {
-    /// Starts a procedure; false when another one runs.
+    /// Starts a procedure; false when another one runs, or when there is no registration to ask for.
     pub fn start(&mut self, procedure: Procedure, ctx: &mut Ctx<'_>) -> bool {
-        if self.attempt.is_some() {
+        let fresh = self.binding.is_none();
+        if self.attempt.is_some() || fresh && procedure == Procedure::Query {
             return false;
         }
-        let fresh = self.binding.is_none();
         let procedure = match procedure {
             Procedure::Refresh if fresh => Procedure::Register,
             Procedure::Register if !fresh => Procedure::Refresh,
@@ -111,7 +114,9 @@ impl Ue {
             self.last_auth = None;
         }
         self.timers.clear(&Timer::Retry);
-        self.timers.clear(&Timer::Refresh);
+        if procedure != Procedure::Query {
+            self.timers.clear(&Timer::Refresh);
+        }
         let path = self.sets.established().map_or(Path::Clear, |s| Path::Set(s.set.spi_us));
         let wants_sets = self.config.sec_agree && (fresh || path != Path::Clear);
         let credential = self.last_auth.as_mut().map_or(Credential::Empty, |aka| {
@@ -200,6 +205,7 @@ impl Ue {
                 status => Err(Failure::Refused {
                     status,
                     reason: String::from_utf8_lossy(message.reason()).chars().take(80).collect(),
+                    retry_after: message.first::<RetryAfter<'_>>().ok().flatten().map(|r| r.seconds),
                 }),
             }
         });
@@ -246,7 +252,7 @@ impl Ue {
                 self.send(attempt, ctx);
                 Ok(false)
             }
-            _ => Err(Failure::Refused { status: 423, reason: "Interval Too Brief".into() }),
+            _ => Err(Failure::Refused { status: 423, reason: "Interval Too Brief".into(), retry_after: None }),
         }
     }
 
@@ -262,6 +268,18 @@ impl Ue {
             }
             self.forget(ctx);
             return Ok(());
+        }
+        if let Credential::Aka(aka) = &attempt.credential {
+            self.last_auth = Some(aka.clone());
+        }
+        if attempt.procedure == Procedure::Query {
+            // A challenge of the query may have made a new set.
+            let until = self.binding.as_ref().map_or(ctx.now, |b| b.expires);
+            self.keep_set(attempt.path, until + SA_MARGIN, ctx);
+            return match bound {
+                Some(left) if left != Some(0) => Ok(()),
+                _ => Err(self.fatal(Fault::ContactNotBound)),
+            };
         }
         let granted = match bound {
             None => return Err(self.fatal(Fault::ContactNotBound)),
@@ -281,13 +299,11 @@ impl Ue {
         if associated.is_empty() {
             self.note(&Fault::NoAssociatedUri);
         }
-        if let Credential::Aka(aka) = &attempt.credential {
-            self.last_auth = Some(aka.clone());
-        }
         let expires = ctx.now + Duration::from_secs(u64::from(granted));
         let protected = attempt.path != Path::Clear;
         self.binding = Some(Binding { expires, granted_s: granted, protected, service_route, associated });
-        self.timers.set(Timer::Refresh, ctx.now + refresh_after(granted));
+        let refresh = self.config.refresh_every.map_or_else(|| refresh_after(granted), |every| every.0);
+        self.timers.set(Timer::Refresh, ctx.now + refresh);
         self.timers.set(Timer::Expire, expires);
         self.keep_set(attempt.path, expires + SA_MARGIN, ctx);
         Ok(())
@@ -434,15 +450,27 @@ impl Ue {
             self.remove_set(spi_us, ctx);
         }
         let final_word = matches!(failure, Failure::Refused { status: 403 | 404, .. });
-        // The P-CSCF is gone, or has lost us: start anew where the handset is one that tries again (5.1.1.4.1).
-        let lost = matches!(failure, Failure::Timeout | Failure::Transport(_)) && self.config.retry.is_some();
+        // The P-CSCF is gone, or the registration is: start anew where the handset is one that tries again (5.1.1.4.1).
+        let away = failure.is_silence() || matches!(failure, Failure::Refused { status: 408 | 500 | 504, .. });
+        let lost = away && self.config.retry.is_some();
+        if attempt.procedure == Procedure::Query && !final_word {
+            return;
+        }
+        let told = match failure {
+            Failure::Refused { retry_after: Some(s), .. } if self.config.obey_retry_after => {
+                Some(Duration::from_secs(u64::from(*s).max(1)).min(RETRY_MAX))
+            }
+            _ => None,
+        };
         if attempt.procedure == Procedure::Deregister || final_word || lost {
             // Whatever the network thinks of it, the handset is off (TS 24.229 5.1.1.6).
             self.forget(ctx);
         }
         if let Some(binding) = &self.binding {
             let left = binding.expires.since(ctx.now);
-            if left > Duration::from_secs(20) {
+            if let Some(wait) = told.filter(|wait| *wait < left) {
+                self.timers.set(Timer::Refresh, ctx.now + wait);
+            } else if left > Duration::from_secs(20) {
                 self.timers.set(Timer::Refresh, ctx.now + left / 2);
             }
         } else if let Some(base) =
@@ -450,7 +478,7 @@ impl Ue {
         {
             let most = (base.0 * 2u32.saturating_pow(self.failed_in_row.min(10))).min(RETRY_MAX);
             let half = u64::try_from(most.as_micros() / 2).unwrap_or(u64::MAX).max(1);
-            let wait = Duration::from_micros(half + ctx.rng.below(half));
+            let wait = told.unwrap_or_else(|| Duration::from_micros(half + ctx.rng.below(half)));
             self.timers.set(Timer::Retry, ctx.now + wait);
         }
     }

@@ -109,8 +109,10 @@ impl Ue {
         m.set(Name::To, format_args!("<{}>", self.identity.impu));
         m.set(Name::CallId, &self.dialog.call_id);
         m.set(Name::CSeq, format_args!("{} REGISTER", self.dialog.cseq));
-        m.set(Name::Contact, self.contact_header(attempt));
-        m.set(Name::Expires, attempt.asked);
+        if attempt.procedure != Procedure::Query {
+            m.set(Name::Contact, self.contact_header(attempt));
+            m.set(Name::Expires, attempt.asked);
+        }
         m.set(Name::Authorization, self.authorization(credential, &uri, ctx));
         m.set(Name::Supported, if attempt.offer.is_some() { "path, sec-agree" } else { "path" });
         if let Some(offer) = &attempt.offer {

@@ -448,3 +448,142 @@ fn hostile_answers_do_no_harm() {
     }
     assert!(b.fault("bad-nonce") >= 1);
 }
+
+fn refused(request: &Message, status: u16, retry_after: Option<u32>) -> Message {
+    let mut m = Message::response(request, status, Some("net"));
+    if let Some(seconds) = retry_after {
+        m.set(Name::RetryAfter, seconds);
+    }
+    m
+}
+
+fn trying_again(obey_retry_after: bool) -> Config {
+    Config { sec_agree: false, retry: Some(ims_core::config::Span::secs(30)), obey_retry_after, ..config() }
+}
+
+impl Bench {
+    fn register_in_clear(&mut self, expires: u32) {
+        self.command("register");
+        let (first, _) = self.sent();
+        let challenge = self.challenge(&first, "");
+        self.answer_in_clear(&challenge);
+        let (second, _) = self.sent();
+        let ok = self.ok(&second, expires);
+        self.answer_in_clear(&ok);
+        assert!(self.ue.binding().is_some());
+        self.actions.clear();
+    }
+
+    /// Whether the handset says something at that time, and not earlier.
+    fn speaks_after(&mut self, wait: Duration) -> bool {
+        self.pass(wait - Duration::from_millis(1));
+        let silent = !self.actions.iter().any(|a| matches!(a, Action::SendSip { .. }));
+        self.pass(Duration::from_millis(2));
+        silent && self.actions.iter().any(|a| matches!(a, Action::SendSip { .. }))
+    }
+}
+
+#[test]
+fn retry_after_is_waited_for_to_the_second() {
+    let mut b = Bench::new(trying_again(true));
+    b.command("register");
+    let (first, _) = b.sent();
+    b.answer_in_clear(&refused(&first, 503, Some(7)));
+    assert_eq!(b.reply(), Err("status-503"));
+    assert!(b.speaks_after(Duration::from_secs(7)));
+}
+
+/// RFC 5626 4.5: after the first failure, 50 to 100 per cent of twice the base.
+#[test]
+fn without_retry_after_or_obedience_the_back_off_counts() {
+    for (obedient, told) in [(true, None), (false, Some(7))] {
+        let mut b = Bench::new(trying_again(obedient));
+        b.command("register");
+        let (first, _) = b.sent();
+        b.answer_in_clear(&refused(&first, 503, told));
+        b.pass(Duration::from_secs(29));
+        assert!(!b.actions.iter().any(|a| matches!(a, Action::SendSip { .. })));
+        b.pass(Duration::from_secs(31));
+        assert!(b.actions.iter().any(|a| matches!(a, Action::SendSip { .. })));
+    }
+}
+
+#[test]
+fn a_refresh_refused_for_a_while_keeps_the_registration() {
+    let mut b = Bench::new(trying_again(true));
+    b.register_in_clear(600);
+    b.pass(Duration::from_secs(300));
+    let (refresh, _) = b.sent();
+    let until = b.ue.binding().unwrap().expires;
+    b.answer_in_clear(&refused(&refresh, 503, Some(20)));
+    assert_eq!(b.ue.binding().unwrap().expires, until);
+    b.actions.clear();
+    assert!(b.speaks_after(Duration::from_secs(20)));
+    assert!(b.sent().0.text(Name::Authorization).unwrap().contains("response=\""));
+}
+
+/// TS 24.229 5.1.1.4.1: 408, 500, 504 or no answer to a re-registration: an initial registration follows.
+#[test]
+fn a_refresh_that_the_core_cannot_serve_is_followed_by_an_initial_registration() {
+    for status in [408, 500, 504] {
+        let mut b = Bench::new(trying_again(true));
+        b.register_in_clear(600);
+        b.pass(Duration::from_secs(300));
+        let (refresh, _) = b.sent();
+        b.answer_in_clear(&refused(&refresh, status, None));
+        assert!(b.ue.binding().is_none(), "{status}");
+        b.actions.clear();
+        b.pass(Duration::from_secs(61));
+        let (again, _) = b.sent();
+        assert_ne!(again.text(Name::CallId), refresh.text(Name::CallId));
+        assert!(again.text(Name::Authorization).unwrap().contains("nonce=\"\""));
+    }
+}
+
+#[test]
+fn a_refresh_may_be_asked_for_at_an_interval() {
+    let every = Some(ims_core::config::Span::secs(40));
+    let mut b = Bench::new(Config { refresh_every: every, ..trying_again(true) });
+    b.register_in_clear(600);
+    assert!(b.speaks_after(Duration::from_secs(40)));
+}
+
+#[test]
+fn a_handset_without_power_repeats_nothing_and_comes_back_on_another_port() {
+    let mut b = Bench::new(trying_again(true));
+    b.command("register");
+    let mut ctx = Ctx { now: b.now, rng: &mut b.rng, actions: &mut b.actions };
+    b.ue.power_off(&mut ctx);
+    b.ue.move_to(5099);
+    b.actions.clear();
+    assert!(b.ue.is_quiet() && b.ue.deadline().is_none());
+    b.command("register");
+    let (again, flow) = b.sent();
+    assert_eq!(flow.local.port(), 5099);
+    assert!(again.text(Name::Contact).unwrap().contains(":5099") && again.text(Name::Via).unwrap().contains(":5099"));
+}
+
+#[test]
+fn a_query_binds_nothing_and_sees_what_is_bound() {
+    let mut b = Bench::new(trying_again(true));
+    b.command("query");
+    assert_eq!(b.reply(), Err("conflict"), "nothing to ask for before the registration");
+    for (bound, outcome) in [(true, Ok(())), (false, Err("fault-contact-not-bound"))] {
+        let mut b = Bench::new(trying_again(true));
+        b.register_in_clear(600);
+        b.command("query");
+        let (query, _) = b.sent();
+        assert!(!query.has(Name::Contact) && !query.has(Name::Expires));
+        let mut ok = Message::response(&query, 200, Some("net"));
+        if bound {
+            let user = b.ue.snapshot()["contact"].as_str().unwrap().to_owned();
+            ok.set(Name::Contact, format!("<{user}>;expires=500"));
+        }
+        b.answer_in_clear(&ok);
+        assert_eq!(b.reply().map(|_| ()), outcome);
+        assert!(b.ue.binding().is_some());
+        b.actions.clear();
+        b.pass(Duration::from_secs(301));
+        assert!(b.sent().0.has(Name::Contact), "the refresh is still due");
+    }
+}

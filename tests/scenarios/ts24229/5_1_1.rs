@@ -1,7 +1,7 @@
 //! TS 24.229 5.1.1: registration as the UE sees it, from end to end.
 
 use crate::support::{cause, lose_gm_packet, statuses_to_handsets};
-use ims_tests::{Lab, LabConfig, golden};
+use ims_tests::{Lab, LabConfig, Sent, Verdict, golden};
 use std::time::Duration;
 
 fn attach(config: LabConfig) -> Lab {
@@ -200,4 +200,66 @@ fn a_handset_comes_back_with_the_network() {
     lab.world.run_for(Duration::from_secs(1800));
     lab.rest();
     assert_eq!(lab.ue(0)["state"], "registered");
+}
+
+/// RFC 3261 20.33: a refusal says when to come again; the handset comes then, and not before.
+#[test]
+fn a_handset_waits_as_long_as_retry_after_says() {
+    let mut config = LabConfig::default();
+    config.ue.retry = Some(ims_core::config::Span::secs(30));
+    let mut lab = Lab::new(config);
+    lab.world.filter(busy_once(5));
+    assert_eq!(cause(&lab.register(0)), "status-503");
+    lab.world.run_for(Duration::from_secs(4));
+    assert_eq!(lab.ue(0)["state"], "off");
+    // The back-off would be 30 s at least.
+    lab.world.run_for(Duration::from_secs(3));
+    assert_eq!(lab.ue(0)["state"], "registered");
+    lab.rest();
+    lab.assert_no_faults();
+}
+
+/// The P-CSCF's first answer to a handset becomes a 503.
+fn busy_once(seconds: u32) -> impl FnMut(&Sent<'_>) -> Verdict {
+    let mut done = false;
+    move |sent| {
+        let text = String::from_utf8_lossy(sent.bytes);
+        if done || sent.to != "ue1" || !text.starts_with("SIP/2.0 401 ") {
+            return Verdict::Pass;
+        }
+        done = true;
+        let line = format!("SIP/2.0 503 Service Unavailable\r\nRetry-After: {seconds}\r\n");
+        let rest = text.split_once("\r\n").map_or("", |(_, rest)| rest);
+        Verdict::Replace(bytes::Bytes::from(line + rest))
+    }
+}
+
+/// 5.1.1.4.1: the P-CSCF is away when the refresh is due, and comes back: the handset registers anew before its
+/// registration would have ended.
+#[test]
+fn a_handset_whose_refresh_is_not_answered_registers_anew() {
+    let mut config = LabConfig::default();
+    config.ue.retry = Some(ims_core::config::Span::secs(30));
+    let mut lab = attach(config);
+    lab.world.partition(lab.ues[0], lab.pcscf);
+    lab.world.run_for(Duration::from_secs(7200 - 600 + 130));
+    assert!(lab.ue(0)["binding"].is_null(), "timer F has fired");
+    lab.world.heal();
+    lab.world.run_for(Duration::from_secs(62));
+    assert_eq!(lab.ue(0)["state"], "registered", "{}", lab.ue(0));
+    lab.rest();
+    assert_eq!(lab.registered_at_scscf(), 1);
+    lab.assert_no_faults();
+}
+
+/// RFC 3261 10.2.3: the handset asks what is bound, and nothing is changed by it.
+#[test]
+fn a_handset_may_ask_what_is_bound() {
+    let mut lab = attach(LabConfig::default());
+    let asked = lab.world.ask(lab.ues[0], "query", serde_json::Value::Null);
+    assert!(asked.is_ok(), "{asked:?}");
+    lab.rest();
+    lab.assert_no_faults();
+    assert_eq!((lab.registered_at_pcscf(), lab.registered_at_scscf()), (1, 1));
+    assert_eq!((lab.world.sa_sets(lab.ues[0]), lab.world.sa_sets(lab.pcscf)), (1, 1));
 }
