@@ -2,7 +2,6 @@
 
 mod load;
 mod register;
-mod stats;
 
 use clap::{Args, Parser, Subcommand};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,8 +21,9 @@ struct Cli {
 enum Call {
     /// Attach one handset and print what happens, step by step. Exit code 0: it registered, and the network made no fault.
     Register(register::Options),
-    /// Attach many handsets at a set rate (UDP, IPv4, in clear) and print a JSON summary. Exit code 0: all registered.
-    Load(load::Options),
+    /// Attach many handsets at a set rate, keep them registered, and print a JSON summary. Exit code 0: all registered, or
+    /// no more failed than --max-failed, and no registration was lost.
+    Load(Box<load::Options>),
 }
 
 /// The SIM and the network it belongs to; the same for all commands.
@@ -106,10 +106,6 @@ pub(crate) fn main() -> ExitCode {
 
 fn transport(tcp: bool) -> GmTransport {
     if tcp { GmTransport::Tcp } else { GmTransport::Udp }
-}
-
-fn loopback_net() -> Ipv4Addr {
-    Ipv4Addr::new(127, 64, 0, 1)
 }
 
 fn loopback() -> IpAddr {
