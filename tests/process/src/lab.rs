@@ -23,10 +23,15 @@ impl Lab {
 
     /// With these environment variables.
     pub fn start_with(name: &str, address: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_on(name, address, &format!("addresses = [\"{address}\"]"), env)
+    }
+
+    /// With these lines in the table `[gm]`.
+    pub fn start_on(name: &str, address: &str, gm: &str, env: &[(&str, &str)]) -> Self {
         let folder = Folder::new(name);
         let data = folder.path().join("data");
         let text = format!(
-            "core_address = \"{address}\"\n[gm]\naddresses = [\"{address}\"]\n\
+            "core_address = \"{address}\"\n[gm]\n{gm}\n\
              [shell]\ndata_dir = \"{}\"\nhttp = \"{address}:8080\"\n",
             data.display()
         );

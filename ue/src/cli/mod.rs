@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Call {
     /// Attach one handset and print what happens, step by step. Exit code 0: it registered, and the network made no fault.
-    Register(register::Options),
+    Register(Box<register::Options>),
     /// Attach many handsets at a set rate, keep them registered, and print a JSON summary. Exit code 0: all registered, or
     /// no more failed than --max-failed, and no registration was lost.
     Load(Box<load::Options>),
