@@ -21,8 +21,10 @@ pub(crate) async fn start(settings: &Settings, tap: Option<ims_shell::Tap>) -> R
         .node("hss", Box::new(hss), settings.hss.wiring())
         .store_for("hss", shell.data_dir.join("hss.db"))
         .node("scscf", Box::new(scscf), settings.scscf.wiring())
+        .keep_for("scscf")
         .node("icscf", Box::new(icscf), settings.icscf.wiring())
-        .node("pcscf", Box::new(pcscf), settings.pcscf.wiring());
+        .node("pcscf", Box::new(pcscf), settings.pcscf.wiring())
+        .keep_for("pcscf");
     if let Some(tap) = tap {
         builder = builder.tap(tap);
     }

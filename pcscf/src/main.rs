@@ -8,6 +8,6 @@ fn main() -> ExitCode {
     role_main("pcscf", |input| {
         let config: Config = input.config()?;
         let wiring = config.wiring();
-        Ok(Role::new(Pcscf::new(config)?, wiring))
+        Ok(Role::new(Pcscf::new(config)?, wiring).keeps())
     })
 }

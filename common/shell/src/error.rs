@@ -21,6 +21,10 @@ pub enum StartError {
     Key { path: PathBuf, reason: &'static str },
     #[error("cannot open the database {}: {reason}", path.display())]
     Store { path: PathBuf, reason: String },
+    #[error("{} is in use by another process: stop that one, or give this one another shell.data_dir", path.display())]
+    InUse { path: PathBuf },
+    #[error("{}: a later version of this program wrote it: use that one, or move the file away (registrations are lost)", path.display())]
+    Later { path: PathBuf },
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
 }

@@ -29,6 +29,7 @@ pub mod entropy;
 mod error;
 mod http;
 mod inbox;
+mod keep;
 mod node_task;
 mod raw_socket;
 mod role;

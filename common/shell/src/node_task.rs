@@ -2,18 +2,21 @@
 
 use crate::diameter_tcp;
 use crate::inbox::{CommandReply, Inbox, Input, Intake};
+use crate::keep::{Change, Keeping};
 use crate::sip_tcp;
 use crate::store::StoreJob;
 use crate::world::{NodeIndex, World};
 use crate::xfrm::{SaJob, SaWork};
 use bytes::Bytes;
 use ims_core::store::StoreError;
+use ims_core::time::earliest;
 use ims_core::{
-    Action, Command, CommandId, Ctx, Event, Flow, FlowError, Node, Problem, RequestId, Rng, SendTag, Time, Transport,
+    Action, Command, CommandId, Ctx, Event, Flow, FlowError, Kept, Node, Problem, RequestId, Rng, SendTag, Time,
+    Transport,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tracing::debug;
+use tracing::{debug, info};
 
 /// Events handled before the task looks at its deadline again.
 const BATCH: usize = 128;
@@ -39,6 +42,10 @@ pub(crate) struct NodeTask {
     rng: Rng,
     actions: Vec<Action>,
     calls: BTreeMap<CommandId, CommandReply>,
+    /// None: nothing is kept, a restart begins with nothing.
+    keeping: Option<Keeping>,
+    /// What the node wanted done after something that is to be kept, until that is written.
+    held: Vec<Action>,
 }
 
 impl NodeTask {
@@ -48,16 +55,21 @@ impl NodeTask {
         intake: Intake,
         world: Arc<World>,
         rng: Rng,
+        keeping: Option<Keeping>,
     ) -> Self {
-        Self { index, node, intake, world, rng, actions: Vec::new(), calls: BTreeMap::new() }
+        let (actions, held, calls) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { index, node, intake, world, rng, actions, calls, keeping, held }
     }
 
     /// Until the shell ends.
     pub(crate) async fn run(mut self) {
+        self.restore().await;
         self.handle(Event::Start);
+        self.settle().await;
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let deadline = self.node.deadline().map(|time| self.world.clock.instant(time));
+            let retry_at = self.keeping.as_ref().and_then(Keeping::retry_at);
+            let deadline = earliest(self.node.deadline(), retry_at).map(|time| self.world.clock.instant(time));
             tokio::select! {
                 count = self.intake.next_batch(BATCH, &mut batch) => if count == 0 { return },
                 () = sleep_until(deadline) => {}
@@ -68,7 +80,38 @@ impl NodeTask {
             if self.node.deadline().is_some_and(|time| time <= self.world.clock.now()) {
                 self.handle(Event::Timeout);
             }
+            self.settle().await;
         }
+    }
+
+    /// Gives the node what it had kept.
+    async fn restore(&mut self) {
+        let mut count = 0;
+        let since = self.world.clock.now();
+        while let Some(keeping) = &mut self.keeping {
+            let Some(portion) = keeping.restore().await else { break };
+            count += portion.len();
+            self.handle(Event::Restored(portion));
+            self.settle().await;
+        }
+        if count > 0 {
+            let milliseconds = self.world.clock.now().since(since).as_millis() as u64;
+            info!(node = self.world.nodes[self.index].name, entries = count, milliseconds, "restored what was kept");
+        }
+    }
+
+    /// Has written what the node wants kept, then does what it wanted done after that: one write for a whole batch of events.
+    async fn settle(&mut self) {
+        let Some(keeping) = &mut self.keeping else { return };
+        let now = self.world.clock.now();
+        if keeping.has_changes() || keeping.retry_at().is_some_and(|time| time <= now) {
+            keeping.commit(now).await;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        for action in held.drain(..) {
+            self.perform(action);
+        }
+        self.held = held;
     }
 
     fn take(&mut self, input: Input) {
@@ -78,6 +121,9 @@ impl NodeTask {
                 let mut snapshot = self.node.snapshot();
                 if let Some(object) = snapshot.as_object_mut() {
                     object.insert("inbox_dropped".into(), self.inbox().dropped().into());
+                    if let Some(keeping) = &self.keeping {
+                        object.insert("kept".into(), keeping.describe(self.world.clock.now()));
+                    }
                 }
                 let _ = reply.send(snapshot);
             }
@@ -108,9 +154,20 @@ impl NodeTask {
             if let Some(tap) = &self.world.tap {
                 tap(&self.world.nodes[self.index].name, now, Tapped::Action(&action));
             }
-            self.perform(action);
+            match action {
+                Action::Put(Kept { key, value }) => self.keep(Change { key, value: Some(value) }),
+                Action::Delete { key } => self.keep(Change { key, value: None }),
+                action if self.keeping.as_ref().is_some_and(Keeping::has_changes) => self.held.push(action),
+                action => self.perform(action),
+            }
         }
         self.actions = actions;
+    }
+
+    fn keep(&mut self, change: Change) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.take(change);
+        }
     }
 
     fn perform(&mut self, action: Action) {
@@ -138,8 +195,7 @@ impl NodeTask {
                     self.inbox().push(Event::Stored { id, result: Err(StoreError::Unavailable(reason.into())) });
                 }
             }
-            // Nothing is kept yet: a restart begins with nothing.
-            Action::Put(_) | Action::Delete { .. } => {}
+            Action::Put(_) | Action::Delete { .. } => {} // in `handle`, for they hold back what follows them
             Action::Reply { id, result } => {
                 if let Some(reply) = self.calls.remove(&id) {
                     let _ = reply.send(result);

@@ -14,17 +14,24 @@ pub struct Role {
     node: Box<dyn Node + Send>,
     wiring: Wiring,
     store: Option<String>,
+    keeps: bool,
     http: Option<SocketAddr>,
 }
 
 impl Role {
     pub fn new(node: impl Node + Send + 'static, wiring: Wiring) -> Self {
-        Self { node: Box::new(node), wiring, store: None, http: None }
+        Self { node: Box::new(node), wiring, store: None, keeps: false, http: None }
     }
 
     /// The node keeps records in this file of the data folder.
     pub fn store(mut self, file: &str) -> Self {
         self.store = Some(file.into());
+        self
+    }
+
+    /// The node has its state kept across restarts, in the data folder.
+    pub fn keeps(mut self) -> Self {
+        self.keeps = true;
         self
     }
 
@@ -177,6 +184,9 @@ fn run_role(
         let mut shell = Shell::new(settings).node(name, role.node, role.wiring);
         if let Some(path) = store {
             shell = shell.store_for(name, path);
+        }
+        if role.keeps {
+            shell = shell.keep_for(name);
         }
         let mut running = shell.start().await?;
         for place in &running.listening {

@@ -2,6 +2,7 @@
 
 use crate::dns::Dns;
 use crate::inbox::{Inbox, Intake};
+use crate::keep::{Journal, Keeping};
 use crate::node_task::{NodeTask, Tap};
 use crate::store::{self, Sqlite, StoreJob};
 use crate::world::{Bound, Clock, Ids, NodeIndex, Seat, Tasks, World};
@@ -30,13 +31,14 @@ pub struct Shell {
     settings: Settings,
     nodes: Vec<(String, Box<dyn Node + Send>, Wiring)>,
     stores: Vec<(String, PathBuf)>,
+    keeping: Vec<String>,
     kernel: Option<Box<dyn SaKernel>>,
     tap: Option<Tap>,
 }
 
 impl Shell {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, nodes: Vec::new(), stores: Vec::new(), kernel: None, tap: None }
+        Self { settings, nodes: Vec::new(), stores: Vec::new(), keeping: Vec::new(), kernel: None, tap: None }
     }
 
     /// Adds a node under a unique name (`pcscf`, `icscf`, `scscf`, `hss`, `ue`, ...), with the sockets it wants open. Port 0 binds
@@ -49,6 +51,12 @@ impl Shell {
     /// Gives the node `name` a durable store in this file.
     pub fn store_for(mut self, name: &str, path: impl Into<PathBuf>) -> Self {
         self.stores.push((name.into(), path.into()));
+        self
+    }
+
+    /// What the node `name` wants kept ([`ims_core::Action::Put`]) is kept in the data folder, unless [`Settings::keep`] is off.
+    pub fn keep_for(mut self, name: &str) -> Self {
+        self.keeping.push(name.into());
         self
     }
 
@@ -66,7 +74,7 @@ impl Shell {
 
     /// Binds everything, opens the stores, then starts the nodes ([`ims_core::Event::Start`]). All or nothing.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { settings, nodes, stores, kernel, tap } = self;
+        let Self { settings, nodes, stores, keeping, kernel, tap } = self;
         let mut names = Vec::new();
         let (mut seats, mut ready) = (Vec::new(), Vec::new());
         let mut sockets = Sockets::default();
@@ -82,6 +90,7 @@ impl Shell {
         }
         let http = sockets.bind_http(&settings, &seats)?;
         let databases = open_stores(&settings, &seats, stores).await?;
+        let keeping = open_keepers(&settings, &seats, keeping).await?;
         let mut kernel = match kernel {
             Some(kernel) => kernel,
             None => xfrm::machine_kernel(!sockets.protected.is_empty()),
@@ -124,7 +133,7 @@ impl Shell {
             admin_token = Some(path);
             world.tasks.spawn(http::serve(world.clone(), listener, token));
         }
-        let failed = start_nodes(&world, ready);
+        let failed = start_nodes(&world, ready, keeping);
         Ok(Running { listening, admin_token, world, store_tasks, sa_task: Some((stop_sa, sa_task)), failed })
     }
 }
@@ -152,10 +161,14 @@ fn serve(
 type Ready = (Box<dyn Node + Send>, Intake, ims_core::Rng);
 
 /// Each node gets its task; the receiver hears of one that panicked.
-fn start_nodes(world: &Arc<World>, ready: Vec<Ready>) -> mpsc::Receiver<String> {
+fn start_nodes(
+    world: &Arc<World>,
+    ready: Vec<Ready>,
+    mut keeping: HashMap<NodeIndex, Keeping>,
+) -> mpsc::Receiver<String> {
     let (fail, failed) = mpsc::channel(1);
     for (index, (node, intake, rng)) in ready.into_iter().enumerate() {
-        let task = NodeTask::new(index, node, intake, world.clone(), rng);
+        let task = NodeTask::new(index, node, intake, world.clone(), rng, keeping.remove(&index));
         let guard = FailGuard { name: world.nodes[index].name.clone(), fail: fail.clone() };
         world.tasks.spawn(async move {
             task.run().await;
@@ -198,6 +211,27 @@ async fn open_stores(
         databases.push((index, Sqlite::open(&path).await?));
     }
     Ok(databases)
+}
+
+/// Opens what the nodes of these names keep. The files are read here, so that a fault in them is told before anything runs.
+async fn open_keepers(
+    settings: &Settings,
+    seats: &[Seat],
+    names: Vec<String>,
+) -> Result<HashMap<NodeIndex, Keeping>, StartError> {
+    let mut keepers = HashMap::new();
+    for name in names {
+        let Some(index) = seats.iter().position(|seat| seat.name == name) else {
+            return Err(StartError::Config(format!("{name} is to keep its state, but no node has that name")));
+        };
+        if settings.keep {
+            let (folder, sync) = (settings.data_dir.join(format!("{name}.kept")), settings.keep_sync.0);
+            let opened = tokio::task::spawn_blocking(move || Journal::open(&folder, sync)).await;
+            let journal = opened.map_err(|e| StartError::System(std::io::Error::other(e)))??;
+            keepers.insert(index, Keeping::new(&name, Box::new(journal)));
+        }
+    }
+    Ok(keepers)
 }
 
 /// All sockets of all nodes, bound before anything runs.

@@ -41,6 +41,11 @@ pub struct Settings {
     pub tcp_queue: usize,
     /// Requests that may wait for the database.
     pub store_queue: usize,
+    /// Whether registrations are kept on disk, in `data_dir`, so that a restart finds them. Of P-CSCF and S-CSCF.
+    pub keep: bool,
+    /// How often what is kept is synced to the disk. The death of the process loses nothing; a power failure loses what came after
+    /// the last sync.
+    pub keep_sync: Span,
     /// How long a REST request may take.
     pub http_time: Span,
     /// Largest REST request body, in bytes.
@@ -66,6 +71,8 @@ impl Default for Settings {
             tcp_connect: Span::secs(5),
             tcp_queue: 1_024,
             store_queue: 65_536,
+            keep: true,
+            keep_sync: Span::secs(1),
             http_time: Span::secs(10),
             http_body_limit: 1 << 20,
         }
