@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     role_main("hss", |input| {
         let mut config: Config = input.config()?;
-        config.master_key = Some(entropy::master_key(input.data_dir())?);
+        config.master_key = Some(entropy::master_key(input.settings())?);
         let wiring = config.wiring();
         Ok(Role::new(Hss::new(config)?, wiring).store("hss.db").http(([127, 0, 0, 1], 8080).into()))
     })

@@ -64,7 +64,7 @@ pub(crate) async fn run(settings: Result<Settings>, target: &Target) -> Result<(
     lines.extend(ipsec(&report, &settings));
     let running = Client::new(target, &settings).and_then(|c| c.read("/v1/status")).is_ok();
     lines.extend(ports(&settings, running));
-    lines.extend(database(&settings.shell.data_dir));
+    lines.extend(database(&settings.shell));
     lines.extend(addresses(&settings.gm_addresses, settings.pcscf.gm.port));
     for line in &lines {
         println!("{line}");
@@ -157,13 +157,14 @@ fn bind_error(role: &str, transport: &str, addr: SocketAddr, result: std::io::Re
     Some(Line::fail("ports", format!("{role} {transport} {addr}: {fix}")))
 }
 
-fn database(folder: &Path) -> Vec<Line> {
+fn database(shell: &ims_shell::Settings) -> Vec<Line> {
+    let folder = shell.data_dir.as_path();
     // A look changes nothing: where the folder is yet to be made, what counts is the nearest one that is there.
     let existing = folder.ancestors().find(|f| f.is_dir()).unwrap_or(Path::new("."));
     let probe = existing.join(format!(".imsbox-check-{}", std::process::id()));
     let result = std::fs::write(&probe, b"x");
     let _ = std::fs::remove_file(&probe);
-    let key = folder.join("hss.key");
+    let key = shell.master_key_file.clone().unwrap_or_else(|| folder.join("hss.key"));
     let hss = folder.join("hss.db");
     match result {
         Err(e) => vec![Line::fail(
@@ -224,9 +225,10 @@ mod tests {
     fn a_database_without_its_key_is_a_failure() {
         let folder = std::env::temp_dir().join(format!("imsbox-check-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        assert_eq!(database(&folder)[0].verdict, Verdict::Ok);
+        let shell = ims_shell::Settings { data_dir: folder.clone(), ..ims_shell::Settings::default() };
+        assert_eq!(database(&shell)[0].verdict, Verdict::Ok);
         std::fs::write(folder.join("hss.db"), b"").unwrap();
-        assert_eq!(database(&folder)[0].verdict, Verdict::Fail);
+        assert_eq!(database(&shell)[0].verdict, Verdict::Fail);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 /// How to reach a running imsbox.
 #[derive(clap::Args, Debug, Default, Clone)]
 pub(crate) struct Target {
-    /// Address of the REST API (default: as configured, 127.0.0.1:8080)
-    #[arg(long, value_name = "HOST:PORT", global = true)]
-    pub(crate) api: Option<String>,
+    /// Address of the REST API (default: as configured, 127.0.0.1:8080). Where the roles run apart, that of each, the HSS
+    /// first, with commas between
+    #[arg(long, value_name = "HOST:PORT", global = true, env = "IMSBOX_API", value_delimiter = ',')]
+    pub(crate) api: Vec<String>,
     /// File with the admin token (default: admin.token in the data folder)
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) token_file: Option<PathBuf>,
@@ -25,18 +26,28 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The first: the box, or the HSS.
     pub(crate) fn new(target: &Target, settings: &Settings) -> Result<Self> {
+        Self::all(target, settings)?.into_iter().next().context("no address of a REST API was given")
+    }
+
+    /// One for each process that was named.
+    pub(crate) fn all(target: &Target, settings: &Settings) -> Result<Vec<Self>> {
         let file = target.token_file.clone().unwrap_or_else(|| settings.token_file());
         let token = std::fs::read_to_string(&file).with_context(|| {
             format!("cannot read the admin token in {}: is imsbox up? Otherwise give --token-file", file.display())
         })?;
-        let address = target.api.clone().unwrap_or_else(|| settings.rest.to_string());
-        Ok(Self::with_token(&address, token.trim()))
+        let addresses = match &target.api[..] {
+            [] => vec![settings.rest.to_string()],
+            given => given.to_vec(),
+        };
+        Ok(addresses.iter().map(|address| Self::with_token(address, token.trim())).collect())
     }
 
     pub(crate) fn with_token(address: &str, token: &str) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .timeout_connect(Some(Duration::from_secs(2)))
             .timeout_global(Some(Duration::from_secs(15)))
             .build();
         Self { agent: config.into(), base: format!("http://{address}"), bearer: format!("Bearer {token}") }

@@ -47,6 +47,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the imsbox that runs here whether it is well. Exit code 0: it is
+    Healthcheck,
     /// The handsets of the demo, in a network namespace of their own
     #[command(hide = true)]
     DemoHandsets(demo::Handsets),
@@ -80,8 +82,13 @@ fn run(cli: Cli) -> Result<()> {
             Command::DemoCore(core) => core.run().await,
             Command::DemoHandsets(handsets) => handsets.run().await,
             Command::Check => check::run(load(&machine_addresses().await), &cli.target).await,
+            Command::Healthcheck => {
+                let settings = load(&[])?;
+                let shell = ims_shell::Settings { http: ims_shell::Listen::At(settings.rest), ..settings.shell };
+                ims_shell::health::ask(&shell).map_err(anyhow::Error::msg)
+            }
             Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
-            Command::Status { json } => status::run(&Client::new(&cli.target, &load(&[])?)?, json),
+            Command::Status { json } => status::run(&Client::all(&cli.target, &load(&[])?)?, json),
         }
     })
 }

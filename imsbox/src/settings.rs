@@ -131,7 +131,7 @@ impl Settings {
     }
 
     pub(crate) fn token_file(&self) -> PathBuf {
-        self.shell.data_dir.join("admin.token")
+        self.shell.token_file()
     }
 }
 

@@ -1,18 +1,31 @@
 //! `imsbox status`: who is registered, with which security associations, which peers are up, and what was refused.
 
 use crate::client::Client;
-use anyhow::Result;
-use serde_json::Value;
+use anyhow::{Result, bail};
+use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
-pub(crate) fn run(client: &Client, json: bool) -> Result<()> {
-    let status = client.read("/v1/status")?;
+/// Of one process, or of several that are one core together: a process that does not answer hides nothing of the others.
+pub(crate) fn run(clients: &[Client], json: bool) -> Result<()> {
+    let mut all = Map::new();
+    let mut silent = Vec::new();
+    for client in clients {
+        match client.read("/v1/status") {
+            Ok(Value::Object(nodes)) => all.extend(nodes),
+            Ok(other) => silent.push(format!("the answer is no status: {other}")),
+            Err(error) => silent.push(format!("{error:#}")),
+        }
+    }
+    let status = Value::Object(all);
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
         print!("{}", report(&status));
     }
-    Ok(())
+    match silent.len() {
+        0 => Ok(()),
+        _ => bail!("{}", silent.join("\n        ")),
+    }
 }
 
 /// The snapshots of all local nodes, as text.
@@ -39,6 +52,9 @@ fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
 
 fn registrations(out: &mut String, pcscf: &Value) {
     let all = list(pcscf, "registrations");
+    if pcscf.is_null() {
+        return;
+    }
     let _ = writeln!(out, "Handsets at the P-CSCF: {}", all.len());
     for one in all {
         let expires = one["expires_in_s"].as_u64().map_or("-".into(), |s| format!("{s} s"));

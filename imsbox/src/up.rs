@@ -15,7 +15,7 @@ pub(crate) async fn start(settings: &Settings, tap: Option<ims_shell::Tap>) -> R
     let pcscf = pcscf::Pcscf::new(settings.pcscf.clone())?;
     let icscf = icscf::Icscf::new(settings.icscf.clone())?;
     let scscf = scscf::Scscf::new(settings.scscf.clone())?;
-    let master_key = Some(ims_shell::entropy::master_key(&shell.data_dir)?);
+    let master_key = Some(ims_shell::entropy::master_key(&shell)?);
     let hss = hss::Hss::new(hss::Config { master_key, ..settings.hss.clone() })?;
     let mut builder = Shell::new(shell.clone())
         .node("hss", Box::new(hss), settings.hss.wiring())

@@ -1,6 +1,6 @@
 //! Randomness from the operating system, and files that hold secrets.
 
-use crate::StartError;
+use crate::{Settings, StartError};
 use ims_core::{Rng, Secret};
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -20,15 +20,34 @@ pub fn rng() -> Result<Rng, StartError> {
     Ok(Rng::from_seed(random()?))
 }
 
-/// The HSS master key: 64 hexadecimal digits from the environment variable `IMSBOX_MASTER_KEY`, or from `hss.key` in
-/// `data_dir`, which is made at first start.
-pub fn master_key(data_dir: &Path) -> Result<Secret<32>, StartError> {
+/// The HSS master key: 64 hexadecimal digits from the environment variable `IMSBOX_MASTER_KEY`, from the file that the
+/// settings name, or from `hss.key` in the data folder, which is made at first start.
+pub fn master_key(settings: &Settings) -> Result<Secret<32>, StartError> {
     match std::env::var("IMSBOX_MASTER_KEY") {
         Ok(text) => Secret::from_hex(text.trim()).ok_or(StartError::Key {
             path: "IMSBOX_MASTER_KEY".into(),
             reason: "the master key is 64 hexadecimal digits (32 bytes): correct the variable, or unset it to use hss.key",
         }),
-        Err(_) => secret_file(&data_dir.join("hss.key")),
+        Err(_) => secret(settings.master_key_file.as_deref(), &settings.data_dir.join("hss.key")),
+    }
+}
+
+/// The token of the REST API: from the file that the settings name, or from `admin.token` in the data folder, which is made
+/// at first start.
+pub(crate) fn admin_token(settings: &Settings) -> Result<Secret<32>, StartError> {
+    secret(settings.admin_token_file.as_deref(), &settings.token_file())
+}
+
+/// `given` is a file that somebody mounted here (`/run/secrets/...`): it is only read, and its permissions are not ours to
+/// judge, for Docker and Kubernetes mount secrets that everybody in the container can read.
+fn secret(given: Option<&Path>, own: &Path) -> Result<Secret<32>, StartError> {
+    let Some(path) = given else { return secret_file(own) };
+    match fs::read_to_string(path).map(zeroize::Zeroizing::new) {
+        Ok(text) => Secret::from_hex(text.trim()).ok_or(StartError::Key {
+            path: path.into(),
+            reason: "a secret is 64 hexadecimal digits (32 bytes): `openssl rand -hex 32` makes one",
+        }),
+        Err(reason) => Err(StartError::Secret { path: path.into(), reason }),
     }
 }
 
@@ -92,6 +111,23 @@ mod tests {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left aside");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(secret_file(&path), Err(StartError::Key { .. })), "a readable secret is refused");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_secret_that_somebody_mounts_is_read_as_it_is_and_never_made() {
+        let folder = std::env::temp_dir().join(format!("ims-shell-secret-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("token");
+        let settings = Settings { admin_token_file: Some(path.clone()), ..Settings::default() };
+        let error = admin_token(&settings).unwrap_err().to_string();
+        assert!(error.contains("token") && !path.exists(), "{error}");
+        fs::write(&path, "ab".repeat(32)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        assert_eq!(admin_token(&settings).unwrap().expose(), &[0xab; 32]);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "ab").unwrap();
+        assert!(matches!(admin_token(&settings), Err(StartError::Key { .. })));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

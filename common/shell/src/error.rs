@@ -19,6 +19,8 @@ pub enum StartError {
     Data { path: PathBuf, reason: std::io::Error },
     #[error("{}: {reason}", path.display())]
     Key { path: PathBuf, reason: &'static str },
+    #[error("cannot read the secret {} that the configuration names: {reason}", path.display())]
+    Secret { path: PathBuf, reason: std::io::Error },
     #[error("cannot open the database {}: {reason}", path.display())]
     Store { path: PathBuf, reason: String },
     #[error("{} is in use by another process: stop that one, or give this one another shell.data_dir", path.display())]

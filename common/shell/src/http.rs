@@ -70,7 +70,7 @@ fn routes(console: Console) -> Router {
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
         .route("/v1/status", get(status))
         .layer(middleware::from_fn_with_state(console.clone(), authorise))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .fallback(|| async { refuse(Problem::not_found("there is no such resource: see the API description")) })
         .method_not_allowed_fallback(|| async {
             refuse(problem(
@@ -169,6 +169,18 @@ async fn status(State(console): State<Console>) -> Response {
     answer(StatusCode::OK, &Value::Object(all))
 }
 
+/// Well is a process whose nodes all take what is put before them; what they lack from others is in the status.
+async fn health(State(console): State<Console>) -> Response {
+    for seat in &console.world.nodes {
+        let (reply, answer) = oneshot::channel();
+        seat.inbox.input(Input::Ping(reply));
+        if answer.await.is_err() {
+            return refuse(Problem::unavailable(format!("the {} has ended: look at the log", seat.name)));
+        }
+    }
+    "ok\n".into_response()
+}
+
 /// Sends a command to the node of that name and waits for its reply.
 pub(crate) async fn call(world: &World, node: &str, call: &str, args: Value) -> Result<Value, Problem> {
     let Some(seat) = world.nodes.iter().find(|seat| seat.name == node) else {
@@ -243,9 +255,7 @@ fn refuse(problem: Problem) -> Response {
     (status, [(header::CONTENT_TYPE, "application/problem+json")], Body::from(text)).into_response()
 }
 
-/// The token of the REST API, made at first start.
+/// The token of the REST API, and where it is.
 pub(crate) fn admin_token(settings: &crate::Settings) -> Result<(std::path::PathBuf, Secret<32>), crate::StartError> {
-    let path = settings.data_dir.join("admin.token");
-    let token = entropy::secret_file(&path)?;
-    Ok((path, token))
+    Ok((settings.token_file(), entropy::admin_token(settings)?))
 }

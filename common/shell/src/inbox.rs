@@ -12,8 +12,14 @@ pub(crate) type CommandReply = oneshot::Sender<Result<serde_json::Value, Problem
 
 pub(crate) enum Input {
     Event(Event),
-    Command { call: String, args: serde_json::Value, reply: CommandReply },
+    Command {
+        call: String,
+        args: serde_json::Value,
+        reply: CommandReply,
+    },
     Snapshot(oneshot::Sender<serde_json::Value>),
+    /// Answered when it is this one's turn.
+    Ping(oneshot::Sender<()>),
 }
 
 /// Which budget an input was counted against.

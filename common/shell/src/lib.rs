@@ -27,6 +27,7 @@ mod diameter_tcp;
 mod dns;
 pub mod entropy;
 mod error;
+pub mod health;
 mod http;
 mod inbox;
 mod keep;

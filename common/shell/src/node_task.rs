@@ -127,6 +127,9 @@ impl NodeTask {
                 }
                 let _ = reply.send(snapshot);
             }
+            Input::Ping(reply) => {
+                let _ = reply.send(());
+            }
             Input::Command { call, args, reply } => {
                 if self.calls.len() >= CALLS {
                     self.calls.retain(|_, reply| !reply.is_closed());

@@ -6,7 +6,7 @@ use ims_core::{Node, Wiring};
 use serde::de::DeserializeOwned;
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What a role's configuration became.
@@ -55,10 +55,6 @@ impl RoleInput {
         config::parse(&self.file, &self.text)
     }
 
-    pub fn data_dir(&self) -> &Path {
-        &self.settings.data_dir
-    }
-
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -95,6 +91,7 @@ fn without_shell_table(text: &str) -> String {
 }
 
 /// Runs one role: `NAME --config FILE`. Without a file the defaults hold. Ends on SIGTERM or SIGINT.
+/// `NAME healthcheck` asks the one that runs with the same configuration whether it is well.
 ///
 /// ```no_run
 /// # struct N; impl ims_core::Node for N {
@@ -113,10 +110,11 @@ fn without_shell_table(text: &str) -> String {
 /// }
 /// ```
 pub fn role_main(name: &str, build: impl FnOnce(&RoleInput) -> Result<Role, Box<dyn Error + Send + Sync>>) -> ExitCode {
-    let path = match config_path(name, std::env::args().skip(1)) {
-        Ok(Invocation::Run(path)) => path,
+    let result = match invocation(name, std::env::args().skip(1)) {
+        Ok(Invocation::Run(path)) => run_role(name, path, build),
+        Ok(Invocation::HealthCheck(path)) => health_check(path),
         Ok(Invocation::Help) => {
-            println!("usage: {name} [--config FILE]");
+            println!("{}", usage(name));
             return ExitCode::SUCCESS;
         }
         Ok(Invocation::Version) => {
@@ -128,7 +126,7 @@ pub fn role_main(name: &str, build: impl FnOnce(&RoleInput) -> Result<Role, Box<
             return ExitCode::from(2);
         }
     };
-    match run_role(name, path, build) {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {error}");
@@ -139,11 +137,17 @@ pub fn role_main(name: &str, build: impl FnOnce(&RoleInput) -> Result<Role, Box<
 
 enum Invocation {
     Run(Option<PathBuf>),
+    HealthCheck(Option<PathBuf>),
     Help,
     Version,
 }
 
-fn config_path(name: &str, mut args: impl Iterator<Item = String>) -> Result<Invocation, String> {
+fn usage(name: &str) -> String {
+    format!("usage: {name} [healthcheck] [--config FILE]")
+}
+
+fn invocation(name: &str, mut args: impl Iterator<Item = String>) -> Result<Invocation, String> {
+    let mut health_check = false;
     let mut path = std::env::var_os("IMSBOX_CONFIG").map(PathBuf::from);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -152,13 +156,28 @@ fn config_path(name: &str, mut args: impl Iterator<Item = String>) -> Result<Inv
             "-c" | "--config" => {
                 path = Some(args.next().ok_or("--config needs the name of a file")?.into());
             }
+            "healthcheck" => health_check = true,
             other => match other.strip_prefix("--config=") {
                 Some(file) => path = Some(file.into()),
-                None => return Err(format!("unknown argument '{other}': usage: {name} [--config FILE]")),
+                None => return Err(format!("unknown argument '{other}': {}", usage(name))),
             },
         }
     }
-    Ok(Invocation::Run(path))
+    Ok(if health_check { Invocation::HealthCheck(path) } else { Invocation::Run(path) })
+}
+
+fn read_input(path: Option<PathBuf>) -> Result<RoleInput, StartError> {
+    match path {
+        None => RoleInput::parse("built-in defaults", ""),
+        Some(path) => match std::fs::read_to_string(&path) {
+            Ok(text) => RoleInput::parse(&path.display().to_string(), &text),
+            Err(reason) => Err(StartError::ConfigFile { path, reason }),
+        },
+    }
+}
+
+fn health_check(path: Option<PathBuf>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(crate::health::ask(&read_input(path)?.settings)?)
 }
 
 fn run_role(
@@ -166,15 +185,7 @@ fn run_role(
     path: Option<PathBuf>,
     build: impl FnOnce(&RoleInput) -> Result<Role, Box<dyn Error + Send + Sync>>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (file, text) = match path {
-        None => ("built-in defaults".to_owned(), String::new()),
-        Some(path) => {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|reason| StartError::ConfigFile { path: path.clone(), reason })?;
-            (path.display().to_string(), text)
-        }
-    };
-    let input = RoleInput::parse(&file, &text)?;
+    let input = read_input(path)?;
     init_logging(&input.settings.log)?;
     let role = build(&input)?;
     let mut settings = input.settings;
@@ -258,9 +269,10 @@ mod tests {
 
     #[test]
     fn arguments() {
-        let parse = |args: &[&str]| config_path("x", args.iter().map(|a| (*a).to_owned()));
+        let parse = |args: &[&str]| invocation("x", args.iter().map(|a| (*a).to_owned()));
         assert!(matches!(parse(&["--config", "a.toml"]), Ok(Invocation::Run(Some(p))) if p.ends_with("a.toml")));
         assert!(matches!(parse(&["--config=b"]), Ok(Invocation::Run(Some(p))) if p.ends_with("b")));
+        assert!(matches!(parse(&["healthcheck", "-c", "b"]), Ok(Invocation::HealthCheck(Some(p))) if p.ends_with("b")));
         assert!(parse(&["--config"]).is_err());
         assert!(parse(&["up"]).is_err());
     }

@@ -11,6 +11,11 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Folder of the database, the admin token and the keys; created when missing.
     pub data_dir: PathBuf,
+    /// File of the bearer token of the REST API, when it is not `admin.token` of the data folder. Never made, and its
+    /// permissions are its owner's business: a mounted secret.
+    pub admin_token_file: Option<PathBuf>,
+    /// File of the HSS master key, when it is not `hss.key` of the data folder. As above.
+    pub master_key_file: Option<PathBuf>,
     /// Address of the REST API and console: `"127.0.0.1:8080"`, or `"off"`.
     pub http: Listen,
     /// Log filter as `tracing` reads it: `info`, `warn,pcscf=debug`.
@@ -56,6 +61,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             data_dir: PathBuf::from("imsbox-data"),
+            admin_token_file: None,
+            master_key_file: None,
             http: Listen::Default,
             log: "info".into(),
             threads: 0,
@@ -118,7 +125,13 @@ impl<'de> Deserialize<'de> for Listen {
 }
 
 impl Settings {
-    /// Environment over file: `IMSBOX_DATA_DIR`, `IMSBOX_HTTP`, `IMSBOX_LOG`, `IMSBOX_THREADS`.
+    /// Where the bearer token of the REST API is.
+    pub fn token_file(&self) -> PathBuf {
+        self.admin_token_file.clone().unwrap_or_else(|| self.data_dir.join("admin.token"))
+    }
+
+    /// Environment over file: `IMSBOX_DATA_DIR`, `IMSBOX_ADMIN_TOKEN_FILE`, `IMSBOX_MASTER_KEY_FILE`, `IMSBOX_HTTP`,
+    /// `IMSBOX_LOG`, `IMSBOX_THREADS`.
     pub fn with_environment(self) -> Result<Self, String> {
         self.with_variables(|name| std::env::var(name).ok())
     }
@@ -126,6 +139,12 @@ impl Settings {
     fn with_variables(mut self, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         if let Some(dir) = variable("IMSBOX_DATA_DIR") {
             self.data_dir = dir.into();
+        }
+        if let Some(file) = variable("IMSBOX_ADMIN_TOKEN_FILE") {
+            self.admin_token_file = Some(file.into());
+        }
+        if let Some(file) = variable("IMSBOX_MASTER_KEY_FILE") {
+            self.master_key_file = Some(file.into());
         }
         if let Some(http) = variable("IMSBOX_HTTP") {
             self.http = http.parse().map_err(|e| format!("IMSBOX_HTTP: {e}"))?;
@@ -152,6 +171,10 @@ mod tests {
         let settings = settings.with_variables(|n| (n == "IMSBOX_HTTP").then(|| "[::1]:9".to_owned())).unwrap();
         assert_eq!(settings.http.or(None), Some("[::1]:9".parse().unwrap()));
         assert_eq!(settings.inbox, 10);
+        assert_eq!(settings.token_file(), PathBuf::from("imsbox-data/admin.token"));
+        let secret = |n: &str| (n == "IMSBOX_ADMIN_TOKEN_FILE").then(|| "/run/secrets/token".to_owned());
+        let settings = settings.with_variables(secret).unwrap();
+        assert_eq!(settings.token_file(), PathBuf::from("/run/secrets/token"));
     }
 
     #[test]
