@@ -60,6 +60,10 @@ impl Running {
         self.child.wait().expect("our own child")
     }
 
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// SIGTERM, for programs that must end by themselves.
     pub fn terminate(&self) {
         let _ = Command::new("kill").arg(self.id().to_string()).status();
