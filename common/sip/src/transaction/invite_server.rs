@@ -68,7 +68,7 @@ impl InviteServer {
             (State::Proceeding, 200..300) => {
                 self.state = State::Accepted;
                 self.resend_at = None;
-                self.end_at = now + self.timers.t1_64();
+                self.end_at = now + self.timers.absorb();
             }
             (State::Proceeding, _) => {
                 self.state = State::Completed;

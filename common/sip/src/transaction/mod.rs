@@ -31,9 +31,14 @@ impl SipTimers {
     /// TS 24.229 7.7 towards a UE: T1 2 s, T2 16 s, T4 17 s.
     pub const UE: Self = Self { t1: Duration::from_secs(2), t2: Duration::from_secs(16), t4: Duration::from_secs(17) };
 
-    /// Timers B, F, H, J, L and M.
+    /// Timers B, F, H and M.
     pub fn t1_64(&self) -> Duration {
         self.t1 * 64
+    }
+
+    /// Timers J and L: our T1 may be short, the other side repeats its request by its own.
+    pub fn absorb(&self) -> Duration {
+        self.t1_64().max(Self::CORE.t1_64())
     }
 
     /// Timer D: more than 32 s, and as long as the server may repeat its answer.

@@ -51,9 +51,7 @@ impl Server {
                 self.state = State::Completed;
                 // Timer J is zero on a reliable transport, yet for T1 a transport error must still find the answer
                 // (RFC 3261 18.2.2: a new connection is opened when the old one is gone).
-                // It outlasts the repetitions of the client, whose T1 may be the usual one when ours is less.
-                let timer_j = self.timers.t1_64().max(SipTimers::CORE.t1_64());
-                self.end_at = now + if self.reliable { self.timers.t1 } else { timer_j };
+                self.end_at = now + if self.reliable { self.timers.t1 } else { self.timers.absorb() };
                 true
             }
         }
