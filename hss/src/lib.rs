@@ -25,7 +25,7 @@ use crate::cache::Cache;
 use crate::command::CommandJob;
 use crate::cx::Change;
 use crate::provision::Changed;
-use crate::push::Push;
+use crate::push::{Push, Undelivered};
 use crate::request::CxJob;
 use crate::seal::KeyRing;
 use ims_core::config::ConfigError;
@@ -50,6 +50,8 @@ pub struct Hss {
     timers: Timers<RequestId>,
     /// Requests of ours that wait for an S-CSCF's answer.
     pushes: HashMap<RequestId, Push>,
+    /// What an S-CSCF is told when it is back.
+    undelivered: Undelivered,
     last_id: u64,
     refusals: BTreeMap<&'static str, u64>,
     commands: BTreeMap<&'static str, u64>,
@@ -134,6 +136,7 @@ impl Node for Hss {
             "refusals": self.refusals,
             "commands": self.commands,
             "waiting": self.waiting.len() + self.pushes.len(),
+            "undelivered": self.undelivered.len(),
             "cached": self.cache.len(),
             "diameter": diameter,
         })
@@ -150,6 +153,7 @@ impl Hss {
             waiting: HashMap::new(),
             timers: Timers::default(),
             pushes: HashMap::new(),
+            undelivered: Undelivered::default(),
             last_id: 0,
             refusals: BTreeMap::new(),
             commands: BTreeMap::new(),
@@ -167,7 +171,10 @@ impl Hss {
             DiameterEvent::Request { token, message } => self.on_request(token, message, ctx),
             DiameterEvent::Answer { id, message } => self.on_push_answer(id, &message),
             DiameterEvent::Failed { id, cause } => self.on_push_failed(id, cause),
-            DiameterEvent::PeerUp { peer } => tracing::info!("Diameter peer {peer} is up"),
+            DiameterEvent::PeerUp { peer } => {
+                tracing::info!("Diameter peer {peer} is up");
+                self.on_peer_up(&peer, ctx);
+            }
             DiameterEvent::PeerDown { .. } if self.endpoint.is_stopped() => {}
             DiameterEvent::PeerDown { peer, reason } => tracing::warn!("Diameter peer {peer} is down: {reason}"),
         }
@@ -301,6 +308,7 @@ impl Hss {
         match (outcome, version) {
             (Outcome::Answer { message, change }, Some(version)) => {
                 let Change { state, terminate } = *change;
+                self.on_state(&state);
                 if let Some(entry) = self.cache.entry(record) {
                     (entry.version, entry.state, entry.busy) = (version, state, false);
                 }

@@ -1,50 +1,121 @@
-//! What the HSS tells an S-CSCF unasked: Registration-Termination (TS 29.228 6.1.3). The registration has ended here already;
-//! an S-CSCF that does not answer learns of it when it speaks for the user again.
+//! What the HSS tells an S-CSCF unasked: Registration-Termination (TS 29.228 6.1.3). The registration has ended here already.
+//!
+//! An S-CSCF that cannot be reached is told when its Diameter peer is back, unless the user has registered there again
+//! meanwhile. That is kept in memory: after a restart of the HSS it learns of it when it speaks for the user again.
 
 use crate::Hss;
 use crate::cx::Termination;
+use crate::subscriber::State;
 use ims_core::{Ctx, Impi, RequestId};
 use ims_diameter::Message;
-use ims_diameter::cx::{Rta, Rtr};
+use ims_diameter::cx::{ReasonCode, Rta, Rtr};
 use ims_diameter::endpoint::{RequestFailure, To};
+use std::collections::BTreeMap;
 
-/// A request of ours that waits for its answer; the endpoint gives it its time.
-#[derive(Debug)]
+/// De-registrations that wait for their S-CSCF to come back.
+const MOST_UNDELIVERED: usize = 10_000;
+
+/// A de-registration to be told: a request of ours that waits for its answer, or for its S-CSCF.
+#[derive(Clone, Debug)]
 pub(crate) struct Push {
     impi: Impi,
     /// The S-CSCF's Diameter name.
     host: String,
+    realm: String,
+    reason: ReasonCode,
+    info: &'static str,
+}
+
+/// By S-CSCF and private identity.
+#[derive(Default)]
+pub(crate) struct Undelivered(BTreeMap<(String, Impi), Push>);
+
+impl Undelivered {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// False when there is no room.
+    fn keep(&mut self, push: Push) -> bool {
+        let room = self.0.len() < MOST_UNDELIVERED;
+        if room {
+            self.0.insert((push.host.clone(), push.impi.clone()), push);
+        }
+        room
+    }
+
+    fn take(&mut self, host: &str) -> Vec<Push> {
+        let of_host = |key: &(String, Impi)| key.0.eq_ignore_ascii_case(host);
+        let keys: Vec<(String, Impi)> = self.0.keys().filter(|key| of_host(key)).cloned().collect();
+        keys.iter().filter_map(|key| self.0.remove(key)).collect()
+    }
+
+    /// Who is registered at this S-CSCF now is not to be de-registered there for what was before.
+    fn overtaken(&mut self, state: &State) {
+        let Some(scscf) = &state.assigned else { return };
+        if !self.0.is_empty() {
+            for impi in state.registered_impis() {
+                self.0.remove(&(scscf.host.clone(), impi.clone()));
+            }
+        }
+    }
 }
 
 impl Hss {
     pub(crate) fn terminate(&mut self, termination: Option<Termination>, ctx: &mut Ctx<'_>) {
         let Some(Termination { scscf, impis, reason, info }) = termination else { return };
-        let to = To { realm: scscf.realm, host: Some(scscf.host) };
         for impi in impis {
-            let rtr = Rtr { impi: impi.clone(), impus: Vec::new(), reason, reason_info: Some(info.into()) };
-            *self.commands.entry("RTR").or_default() += 1;
-            tracing::info!("{impi:?} is de-registered at {:?}: {info}", to.host);
-            let id = self.endpoint.send_request(rtr.to_message(), &to, ctx);
-            self.pushes.insert(id, Push { impi, host: to.host.clone().unwrap_or_default() });
+            let push = Push { impi, host: scscf.host.clone(), realm: scscf.realm.clone(), reason, info };
+            self.push(push, ctx);
         }
+    }
+
+    fn push(&mut self, push: Push, ctx: &mut Ctx<'_>) {
+        let Push { impi, host, realm, reason, info } = push.clone();
+        tracing::info!("{impi:?} is de-registered at {host}: {info}");
+        *self.commands.entry("RTR").or_default() += 1;
+        let rtr = Rtr { impi, impus: Vec::new(), reason, reason_info: Some(info.into()) };
+        let id = self.endpoint.send_request(rtr.to_message(), &To { realm, host: Some(host) }, ctx);
+        self.pushes.insert(id, push);
+    }
+
+    /// The S-CSCF is back: it hears what it missed.
+    pub(crate) fn on_peer_up(&mut self, host: &str, ctx: &mut Ctx<'_>) {
+        for push in self.undelivered.take(host) {
+            self.push(push, ctx);
+        }
+    }
+
+    /// After a change of registration state is on disk.
+    pub(crate) fn on_state(&mut self, state: &State) {
+        self.undelivered.overtaken(state);
     }
 
     pub(crate) fn on_push_answer(&mut self, id: RequestId, message: &Message) {
         let Some(push) = self.pushes.remove(&id) else { return };
         match Rta::from_message(message) {
             Ok(rta) if rta.result.is_success() => {}
-            Ok(rta) => self.push_failed(&push, &format!("{:?}", rta.result)),
-            Err(error) => self.push_failed(&push, &error.to_string()),
+            Ok(rta) => self.push_refused(&push, &format!("{:?}", rta.result)),
+            Err(error) => self.push_refused(&push, &error.to_string()),
         }
     }
 
     pub(crate) fn on_push_failed(&mut self, id: RequestId, cause: RequestFailure) {
-        if let Some(push) = self.pushes.remove(&id) {
-            self.push_failed(&push, &cause.to_string());
+        let Some(push) = self.pushes.remove(&id) else { return };
+        if cause != RequestFailure::NoPeer {
+            // It may have heard, and the user may have registered there again since.
+            return self.push_refused(&push, &cause.to_string());
+        }
+        *self.refusals.entry("rtr-undelivered").or_default() += 1;
+        let (host, impi) = (push.host.clone(), push.impi.clone());
+        if self.undelivered.keep(push) {
+            tracing::warn!("{host} could not be told to de-register {impi:?} ({cause}): it will be when it is back");
+        } else {
+            tracing::warn!("{host} could not be told to de-register {impi:?} ({cause}), nor will it be: too many wait");
         }
     }
 
-    fn push_failed(&mut self, push: &Push, why: &str) {
+    fn push_refused(&mut self, push: &Push, why: &str) {
         *self.refusals.entry("rtr-failed").or_default() += 1;
         tracing::warn!("{} did not de-register {:?}: {why}", push.host, push.impi);
     }

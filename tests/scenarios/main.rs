@@ -35,6 +35,8 @@ mod ts33203 {
 }
 
 mod ts29228 {
+    #[path = "6_1_3.rs"]
+    mod c6_1_3;
     #[path = "6_3.rs"]
     mod c6_3;
 }
