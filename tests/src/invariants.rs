@@ -40,6 +40,11 @@ impl Invariants {
         self.sims.insert(impi.to_owned(), algorithm);
     }
 
+    /// Who has lost its memory may answer what is repeated to it in another way.
+    pub(crate) fn on_crash(&mut self, node: NodeId) {
+        self.finals.retain(|(from, to, _), _| *from != node && *to != Some(node));
+    }
+
     pub(crate) fn on_sip(&mut self, hop: &Hop, bytes: &Bytes) {
         let Ok(message) = Message::parse(bytes.clone()) else {
             assert!(hop.from_handset, "the network sent what is no SIP message");

@@ -216,6 +216,29 @@ impl Lab {
         self.world.snapshot(self.ues[number])
     }
 
+    /// A new node for this place, from the configuration that it began with.
+    ///
+    /// # Panics
+    /// When the place is none of the laboratory's.
+    pub fn rebuild(&mut self, id: NodeId) {
+        let config = &self.config;
+        let made: Box<dyn Node> = if id == self.hss {
+            node(hss::Hss::new(config.hss.clone()))
+        } else if id == self.scscf {
+            node(scscf::Scscf::new(config.scscf.clone()))
+        } else if Some(id) == self.scscf2 {
+            node(scscf::Scscf::new(second_scscf(&config.scscf)))
+        } else if id == self.icscf {
+            node(icscf::Icscf::new(config.icscf.clone()))
+        } else if id == self.pcscf {
+            node(pcscf::Pcscf::new(config.pcscf.clone()))
+        } else {
+            let number = self.ues.iter().position(|ue| *ue == id).expect("a node of this laboratory");
+            node(Ue::new(config.handset(number)))
+        };
+        self.world.restart(id, made);
+    }
+
     /// What the HSS says of a subscriber.
     pub fn subscriber(&mut self, number: usize) -> Value {
         let shown = self.world.ask(self.hss, "subscriber.show", json!({ "imsi": imsi(number) }));

@@ -3,6 +3,7 @@
 //!
 //! Same seed, same trace. A failure prints its seed and the ladder of what was said.
 
+mod clock;
 mod golden;
 mod invariants;
 mod ipsec;

@@ -3,6 +3,7 @@
 mod kernel;
 mod links;
 
+use crate::clock::HostClock;
 use crate::invariants::{Hop, Invariants};
 use crate::ipsec::{Esp, SaTable};
 use crate::net::{Conditions, Conn, End, Link, Queued};
@@ -54,13 +55,21 @@ struct Host {
     rng: Rng,
     /// A handset, or an element of the network.
     handset: bool,
+    /// In the time of the world.
     deadline: Option<Time>,
+    clock: HostClock,
     sas: SaTable,
     store: MemoryStore,
     /// What the node keeps across restarts.
     kept: BTreeMap<String, Bytes>,
     /// The database does not answer.
     store_down: bool,
+}
+
+impl Host {
+    fn next_sa_expiry(&self) -> Option<Time> {
+        self.sas.next_expiry().map(|at| self.clock.in_the_world(at))
+    }
 }
 
 /// What the world does at a set time.
@@ -156,6 +165,7 @@ impl World {
             rng: Rng::from_u64(self.rng.u64()),
             handset,
             deadline: None,
+            clock: HostClock::default(),
             sas: SaTable::default(),
             store: MemoryStore::default(),
             kept: BTreeMap::new(),
@@ -170,6 +180,7 @@ impl World {
         self.hosts[node.0].node = None;
         self.hosts[node.0].deadline = None;
         self.hosts[node.0].sas.orphan();
+        self.invariants.on_crash(node);
         self.note(node, "crashes");
         self.drop_links(node);
         self.close_connections(node);
@@ -197,6 +208,21 @@ impl World {
             self.tell(id, Event::Restored(portion.to_vec()));
         }
         self.tell(id, Event::Start);
+    }
+
+    /// The clock of this host goes ahead of the world's by so much from now on, as after a pause of its machine, or when it
+    /// was set. (Within one run a node's clock never goes back: set it back only between `crash` and `restart`.)
+    pub fn set_clock(&mut self, node: NodeId, ahead: Duration) {
+        let host = &mut self.hosts[node.0];
+        let deadline = host.deadline.map(|at| host.clock.read(at));
+        host.clock.ahead = ahead;
+        host.deadline = deadline.map(|at| host.clock.in_the_world(at));
+        self.note(node, format!("its clock is {} s ahead", ahead.as_secs()));
+    }
+
+    /// Whether a node runs in this place.
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.hosts[node.0].node.is_some()
     }
 
     /// Breaks all Diameter connections of a node.
@@ -375,8 +401,9 @@ impl World {
             if self.hosts[id].deadline.is_some_and(|d| d <= self.now) {
                 return self.tell(NodeId(id), Event::Timeout);
             }
-            if self.hosts[id].sas.next_expiry().is_some_and(|d| d <= self.now) {
-                for expiry in self.hosts[id].sas.expire(self.now) {
+            if self.hosts[id].next_sa_expiry().is_some_and(|d| d <= self.now) {
+                let there = self.hosts[id].clock.read(self.now);
+                for expiry in self.hosts[id].sas.expire(there) {
                     self.tell(NodeId(id), Event::SaExpired(expiry));
                 }
                 return;
@@ -386,7 +413,7 @@ impl World {
 
     fn next_time(&self) -> Option<Time> {
         let agenda = self.agenda.keys().next().map(|(at, _)| *at);
-        let hosts = self.hosts.iter().flat_map(|h| [h.deadline, h.sas.next_expiry()]).flatten();
+        let hosts = self.hosts.iter().flat_map(|h| [h.deadline, h.next_sa_expiry()]).flatten();
         hosts.chain(agenda).min()
     }
 
@@ -395,8 +422,8 @@ impl World {
         let host = &mut self.hosts[id.0];
         let Some(node) = &mut host.node else { return };
         let mut actions = Vec::new();
-        node.handle(event, &mut Ctx { now: self.now, rng: &mut host.rng, actions: &mut actions });
-        host.deadline = node.deadline();
+        node.handle(event, &mut Ctx { now: host.clock.read(self.now), rng: &mut host.rng, actions: &mut actions });
+        host.deadline = node.deadline().map(|at| host.clock.in_the_world(at));
         for action in actions {
             self.perform(id, action);
         }
@@ -433,7 +460,8 @@ impl World {
                 self.after(self.core.latency, Due::Tell(id, Event::Dns { id: request, answer }));
             }
             Action::Sa { id: request, change } => {
-                let result = self.hosts[id.0].sas.change(change, self.now);
+                let host = &mut self.hosts[id.0];
+                let result = host.sas.change(change, host.clock.read(self.now));
                 self.after(LOCAL, Due::Tell(id, Event::Sa { id: request, result }));
             }
             Action::SaAudit { id: request, adopt, .. } => {

@@ -53,6 +53,11 @@ impl World {
         self.hosts[node.0].sas.fail_next.push(error);
     }
 
+    /// What was to fail and has not yet, does not.
+    pub fn fail_no_sa(&mut self, node: NodeId) {
+        self.hosts[node.0].sas.fail_next.clear();
+    }
+
     /// How many sets of associations the host's kernel holds.
     pub fn sa_sets(&self, node: NodeId) -> usize {
         self.hosts[node.0].sas.sets()
