@@ -120,6 +120,11 @@ fn number<T: std::str::FromStr>(
     }
 }
 
+/// In quotes when it is no token: it came in quotes then.
+fn write_param(f: &mut fmt::Formatter<'_>, name: &str, value: &str) -> fmt::Result {
+    if list::is_token_text(value) { write!(f, ";{name}={value}") } else { write!(f, ";{name}=\"{value}\"") }
+}
+
 impl fmt::Display for SecMechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.mechanism)?;
@@ -127,7 +132,7 @@ impl fmt::Display for SecMechanism {
             [("q", &self.q), ("alg", &self.alg), ("ealg", &self.ealg), ("prot", &self.prot), ("mod", &self.mode)];
         for (name, value) in words {
             if let Some(value) = value {
-                write!(f, ";{name}={value}")?;
+                write_param(f, name, value)?;
             }
         }
         let numbers = [
@@ -143,8 +148,7 @@ impl fmt::Display for SecMechanism {
         }
         for (name, value) in &self.other {
             match value {
-                Some(v) if list::is_token_text(v) => write!(f, ";{name}={v}")?,
-                Some(v) => write!(f, ";{name}=\"{v}\"")?,
+                Some(value) => write_param(f, name, value)?,
                 None => write!(f, ";{name}")?,
             }
         }
@@ -227,6 +231,14 @@ mod tests {
         ] {
             assert!(SecMechanism::parse(text).is_err(), "{text}");
         }
+    }
+
+    /// Found by the fuzzer: what came in quotes left without them.
+    #[test]
+    fn a_value_that_is_no_token_is_written_in_quotes() {
+        let m = SecMechanism::parse("ipsec-3gpp;alg=\"y z\";prot=\"\"").unwrap();
+        assert_eq!(m.to_string(), "ipsec-3gpp;alg=\"y z\";prot=\"\"");
+        assert_eq!(SecMechanism::parse(&m.to_string()), Ok(m));
     }
 
     #[test]
