@@ -8,6 +8,7 @@
 
 mod client;
 mod counters;
+mod finished;
 mod server;
 mod via;
 
@@ -19,7 +20,9 @@ use crate::locate::Locator;
 use bytes::Bytes;
 use client::{Attempt, Request};
 use counters::Counters;
+use finished::Finished;
 use ims_core::dns::{DnsError, DnsRecord};
+use ims_core::time::earliest;
 use ims_core::{Action, ConnId, Ctx, Flow, FlowError, Packet, RequestId, SendTag, Time};
 use server::ServerSlot;
 use smallvec::SmallVec;
@@ -137,8 +140,8 @@ enum Key {
     Request(u64),
 }
 
-/// Transactions other than INVITE that have their final answer and only absorb repetitions. At thousands a second and
-/// 32 s each they outnumber the others, but they can be spared.
+/// Transactions other than INVITE that have their final answer and only absorb repetitions: those that are not in
+/// [`Finished`]. They can be spared.
 #[derive(Default)]
 struct Lingering {
     /// In the order in which they ended; what is freed since is still in here.
@@ -160,6 +163,7 @@ pub struct Endpoint {
     conns: HashMap<ConnId, BTreeSet<Key>>,
     timers: BTreeSet<(Time, Key)>,
     lingering: Lingering,
+    finished: Finished,
     locator: Locator,
     events: VecDeque<SipEvent>,
     counters: Counters,
@@ -180,6 +184,7 @@ impl Endpoint {
             conns: HashMap::new(),
             timers: BTreeSet::new(),
             lingering: Lingering::default(),
+            finished: Finished::new(),
             locator,
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -252,10 +257,15 @@ impl Endpoint {
                 Key::Request(id) => self.on_locate_due(id, ctx),
             }
         }
+        self.finished.expire(ctx.now, self.most_finished());
+    }
+
+    fn most_finished(&self) -> usize {
+        self.config.max_transactions.saturating_mul(2)
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        earliest(self.timers.first().map(|(at, _)| *at), self.finished.deadline())
     }
 
     /// What happened, one at a time; call until None after every on_*.
@@ -283,14 +293,15 @@ impl Endpoint {
             && self.attempts.is_empty()
             && self.conns.is_empty()
             && self.timers.is_empty()
+            && self.finished.len() == 0
             && self.locator.is_quiet()
     }
 
     pub fn snapshot(&self) -> serde_json::Value {
         let mut all = self.counters.snapshot();
         all["transactions"] = serde_json::json!({
-            "server": self.servers.len(), "client": self.attempts.len(), "requests": self.requests.len(),
-            "lingering": self.lingering.servers + self.lingering.attempts,
+            "server": self.servers.len() + self.finished.len(), "client": self.attempts.len(), "requests": self.requests.len(),
+            "lingering": self.lingering.servers + self.lingering.attempts + self.finished.len(),
         });
         all["location"] = self.locator.snapshot(self.now);
         all
@@ -339,7 +350,7 @@ impl Endpoint {
             Key::Server(_) => self.lingering.servers += 1,
             Key::Attempt(_) | Key::Request(_) => self.lingering.attempts += 1,
         }
-        while self.lingering.order.len() > self.config.max_transactions.saturating_mul(2) {
+        while self.lingering.order.len() > self.most_finished() {
             match self.lingering.order.pop_front() {
                 Some(Key::Server(id)) => self.free_server(id),
                 Some(Key::Attempt(id) | Key::Request(id)) => drop(self.free_attempt(id)),

@@ -133,6 +133,9 @@ impl Endpoint {
         if let Some(id) = self.find(&identity, message.method()) {
             return self.on_repeated(id, &flow, ctx);
         }
+        if let Some(id) = self.finished.find(&identity.branch, &identity.sent_by, message.method().as_str()) {
+            return self.on_repeated_late(id, ctx);
+        }
         if self.is_full(&identity) {
             self.answer_statelessly(&message, 503, ways.reply, ctx);
             let reason = "too many transactions are open: raise max_transactions or add a node";
@@ -216,10 +219,15 @@ impl Endpoint {
         }
     }
 
+    /// The same request again after its final answer, over UDP.
+    fn on_repeated_late(&mut self, id: u64, ctx: &mut Ctx<'_>) {
+        self.counters.repeated += 1;
+        self.repeat_answer(id, ctx);
+    }
+
     fn repeat_answer(&mut self, id: u64, ctx: &mut Ctx<'_>) {
-        let Some((reply, last)) = self.servers.get(&id).and_then(|s| Some((s.ways.reply, s.last.clone()?))) else {
-            return;
-        };
+        let open = self.servers.get(&id).and_then(|s| Some((s.ways.reply, s.last.clone()?)));
+        let Some((reply, last)) = open.or_else(|| self.finished.answer(id)) else { return };
         self.counters.resent += 1;
         self.send(reply, last, tag_of(Key::Server(id)), ctx);
     }
@@ -337,7 +345,13 @@ impl Endpoint {
     }
 
     pub(super) fn on_answer_failed(&mut self, id: u64, flow: Flow, error: FlowError, ctx: &mut Ctx<'_>) {
-        let Some(slot) = self.servers.get_mut(&id) else { return };
+        let Some(slot) = self.servers.get_mut(&id) else {
+            if error != FlowError::QueueFull && self.finished.remove(id) {
+                let cause = ClientFailure::Transport(error);
+                self.events.push_back(SipEvent::Undelivered { tx: ServerTx(id), cause });
+            }
+            return;
+        };
         // A full queue is a lost datagram; an answer that has since moved on to another connection is not lost.
         let stale = flow.transport != slot.ways.reply.transport || flow.conn.is_some() && flow.conn == slot.gone;
         if stale || error == FlowError::QueueFull && !flow.transport.is_reliable() {
@@ -377,17 +391,36 @@ impl Endpoint {
         if slot.is_answered() && deadline.is_some_and(|at| at <= now) {
             return self.free_server(id);
         }
-        Self::arm(&mut self.timers, &mut slot.armed, deadline, Key::Server(id));
-        if slot.is_answered() && !slot.is_invite() && !slot.lingers {
-            slot.lingers = true;
-            self.linger(Key::Server(id));
+        if slot.is_answered() && !slot.is_invite() {
+            if !slot.ways.reply.transport.is_reliable() && !slot.internal {
+                return self.finish(id);
+            }
+            if !slot.lingers {
+                slot.lingers = true;
+                self.linger(Key::Server(id));
+            }
+        }
+        if let Some(slot) = self.servers.get_mut(&id) {
+            Self::arm(&mut self.timers, &mut slot.armed, deadline, Key::Server(id));
         }
     }
 
+    /// From now on it only repeats its answer.
+    fn finish(&mut self, id: u64) {
+        let Some(slot) = self.take_server(id) else { return };
+        let (Some(end_at), Some(answer)) = (slot.deadline(), slot.last.clone()) else { return };
+        let leg = self.leg_of(&slot.ways.flow);
+        let identity = (slot.branch.as_str(), slot.sent_by.as_str(), &*slot.method);
+        self.finished.insert(id, identity, (leg, slot.ways.reply), answer, end_at);
+        self.finished.expire(self.now, self.most_finished());
+    }
+
     pub(super) fn free_server(&mut self, id: u64) {
-        let Some(mut slot) = self.servers.remove(&id) else {
-            return;
-        };
+        self.take_server(id);
+    }
+
+    fn take_server(&mut self, id: u64) -> Option<ServerSlot> {
+        let mut slot = self.servers.remove(&id)?;
         Self::arm(&mut self.timers, &mut slot.armed, None, Key::Server(id));
         self.lingering.servers -= usize::from(slot.lingers);
         self.unbind(&slot.ways.reply, Key::Server(id));
@@ -397,6 +430,7 @@ impl Endpoint {
                 self.branches.remove(&slot.branch);
             }
         }
+        Some(slot)
     }
 }
 

@@ -278,29 +278,26 @@ impl Message {
         if !self.touched {
             return self.buf.clone();
         }
-        let size =
-            self.start.len as usize + self.fields.iter().map(|f| f.len as usize).sum::<usize>() + self.body.len();
-        let mut out = Out { message: self, bytes: Vec::with_capacity(size + 2), run: (false, 0, 0) };
+        // Exactly as much room as is needed: a message that was sent may be kept for minutes.
+        let announced = self.fields.iter().any(|f| self.announces_length(f));
+        let length = if announced { String::new() } else { format!("Content-Length: {}\r\n", self.body.len()) };
+        let kept = || self.fields.iter().filter(|f| f.name != Name::ContentLength || self.announces_length(f));
+        let head = self.start.len as usize + kept().map(|f| f.len as usize).sum::<usize>();
+        let size = head + length.len() + 2 + self.body.len();
+        let mut out = Out { message: self, bytes: Vec::with_capacity(size), run: (false, 0, 0) };
         out.piece(self.start.arena, self.start.at, self.start.len);
-        let mut announced = false;
-        for field in &self.fields {
-            if field.name == Name::ContentLength {
-                if super::parse::number(self.value(field)) != Some(self.body.len()) {
-                    continue;
-                }
-                announced = true;
-            }
-            out.piece(field.arena, field.start, field.len);
-        }
+        kept().for_each(|field| out.piece(field.arena, field.start, field.len));
         out.flush();
         let mut bytes = out.bytes;
-        if !announced {
-            let _ = write!(Clean(&mut bytes), "Content-Length: {}", self.body.len());
-            bytes.extend_from_slice(b"\r\n");
-        }
+        bytes.extend_from_slice(length.as_bytes());
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
+        debug_assert_eq!(bytes.len(), size);
         bytes.into()
+    }
+
+    fn announces_length(&self, field: &Field) -> bool {
+        field.name == Name::ContentLength && super::parse::number(self.value(field)) == Some(self.body.len())
     }
 }
 
