@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
 
 /// The node that keeps subscribers.
-const HSS: &str = "hss";
+pub(crate) const HSS: &str = "hss";
 const CONNECTIONS: usize = 256;
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Subscribers in one page, when the request does not say.
@@ -65,6 +65,10 @@ pub(crate) async fn serve(world: Arc<World>, listener: TcpListener, token: Secre
 
 fn routes(console: Console) -> Router {
     let limit = console.world.settings.http_body_limit;
+    // Neither length nor time of the whole are limited, but of each line and each command.
+    let bulk = Router::new()
+        .route("/v1/subscribers/import", post(import))
+        .layer(middleware::from_fn_with_state(console.clone(), authorise));
     Router::new()
         .route("/v1/subscribers", post(create).get(list))
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
@@ -82,6 +86,7 @@ fn routes(console: Console) -> Router {
         })
         .layer(middleware::from_fn_with_state(console.clone(), within_time))
         .layer(DefaultBodyLimit::max(limit))
+        .merge(bulk)
         .with_state(console)
 }
 
@@ -125,6 +130,10 @@ async fn create(State(console): State<Console>, Json(body): Json) -> Response {
         }
         Err(problem) => refuse(problem),
     }
+}
+
+async fn import(State(console): State<Console>, body: Body) -> Response {
+    crate::import::import(&console.world, body).await
 }
 
 async fn list(State(console): State<Console>, Query(query): Query<HashMap<String, String>>) -> Response {
@@ -228,24 +237,27 @@ fn respond(status: StatusCode, result: Result<Value, Problem>) -> Response {
     }
 }
 
-fn answer(status: StatusCode, value: &Value) -> Response {
+pub(crate) fn answer(status: StatusCode, value: &Value) -> Response {
     let mut text = value.to_string();
     text.push('\n');
     (status, [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response()
 }
 
-fn problem(status: u16, kind: &str, title: &str, detail: &str) -> Problem {
+pub(crate) fn problem(status: u16, kind: &str, title: &str, detail: &str) -> Problem {
     Problem { status, kind: kind.into(), title: title.into(), detail: detail.into(), field: None }
 }
 
 /// RFC 9457: `type` is a URN made of the kind, `field` an extension member.
 fn refuse(problem: Problem) -> Response {
-    let mut body = json!({
-        "type": format!("urn:imsbox:problem:{}", problem.kind),
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-    });
+    refuse_with(problem, json!({}))
+}
+
+/// The same with more extension members.
+pub(crate) fn refuse_with(problem: Problem, mut body: Value) -> Response {
+    body["type"] = format!("urn:imsbox:problem:{}", problem.kind).into();
+    body["title"] = problem.title.into();
+    body["status"] = problem.status.into();
+    body["detail"] = problem.detail.into();
     if let Some(field) = problem.field {
         body["field"] = field.into();
     }

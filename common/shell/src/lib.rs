@@ -29,6 +29,7 @@ pub mod entropy;
 mod error;
 pub mod health;
 mod http;
+mod import;
 mod inbox;
 mod keep;
 mod node_task;

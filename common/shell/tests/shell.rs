@@ -650,6 +650,33 @@ async fn rest_needs_the_token_and_speaks_in_problems() {
 }
 
 #[tokio::test]
+async fn many_subscribers_come_in_one_request() {
+    let http = Listen::At("127.0.0.1:0".parse().unwrap());
+    let data_dir = settings().data_dir.join("import");
+    let settings = Settings { http, data_dir: data_dir.clone(), http_body_limit: 4_096, ..settings() };
+    let running = Shell::new(settings).node("hss", Echo::boxed(), Wiring::default()).start().await.unwrap();
+    let token = std::fs::read_to_string(running.admin_token.as_ref().unwrap()).unwrap();
+    let (addr, token) = (running.http().unwrap(), token.trim());
+    let import = async |body: &str| rest(addr, "POST", "/v1/subscribers/import", Some(token), body).await;
+
+    assert_eq!(rest(addr, "POST", "/v1/subscribers/import", None, "{}").await.status, 401);
+    let good: String = (0..1_200).map(|n| format!("{{\"imsi\":\"{n:015}\"}}\n")).collect();
+    let done = import(&format!("{good}\n\r\n{{\"imsi\":\"1\"}}")).await;
+    assert_eq!(
+        (done.status, &done.body["created"]),
+        (200, &json!(1_201)),
+        "longer than one body may be, and no last line end"
+    );
+    let part = import(&format!("{good}{{\"k\":\"0011\"}}\n{{\"k\": 0022\n{good}")).await;
+    assert_eq!((part.status, &part.body["created"], &part.body["failed"]), (422, &json!(2_400), &json!(2)));
+    assert_eq!((&part.body["lines"][0]["line"], &part.body["lines"][0]["field"]), (&json!(1_201), &json!("imsi")));
+    assert!(!part.body.to_string().contains("0022"), "a line may hold keys: {}", part.body);
+    assert_eq!(import(&"x".repeat(100_000)).await.status, 413);
+    running.shutdown().await;
+    std::fs::remove_dir_all(data_dir).unwrap();
+}
+
+#[tokio::test]
 async fn a_process_without_hss_says_so() {
     let http = Listen::At("127.0.0.1:0".parse().unwrap());
     let data_dir = settings().data_dir.join("nohss");
