@@ -6,12 +6,13 @@ use crate::contacts::{Access, RegId, Registration};
 use crate::register::Forwarded;
 use crate::sa::{HeldSet, SetId, State};
 use crate::sec_agree::{Offer, security_server};
+use crate::watch::Usage;
 use crate::{Pcscf, Refusal, Timer};
-use ims_core::sa::{SaChange, SaError, SaExpiry, SaKeys, SaSide};
+use ims_core::sa::{SaChange, SaError, SaKeys, SaSide};
 use ims_core::{Action, Ctx, Impi, RequestId, Time};
 use ims_sip::{Message, Name};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tracing::{info, warn};
 
@@ -21,9 +22,16 @@ const MOST_TRIES: u32 = 4;
 /// What the kernel was asked, and what goes on when it answers.
 #[derive(Debug)]
 pub(crate) enum Waiting {
-    Install { set: SetId, challenge: Box<Challenge> },
-    Extend { set: SetId },
+    Install {
+        set: SetId,
+        challenge: Box<Challenge>,
+    },
+    Extend {
+        set: SetId,
+    },
     Remove,
+    /// What it has.
+    Audit,
 }
 
 /// A 401 that leaves when its SA set is installed. The response has no keys in it any more.
@@ -44,6 +52,7 @@ impl Waiting {
             Self::Install { set, challenge } => json!({"install": set.0, "tries": challenge.tries}),
             Self::Extend { set } => json!({"extend": set.0}),
             Self::Remove => json!("remove"),
+            Self::Audit => json!("audit"),
         }
     }
 }
@@ -100,14 +109,22 @@ impl Pcscf {
         for id in in_the_way {
             self.remove_set_of_others(id, registration, ctx);
         }
-        while let Some(id) = self.sets.surplus(&impi, from.set) {
+        while self.sets.is_full(&impi) {
+            let Some(id) = self.sets.surplus(&impi, from.set) else {
+                self.forget_if_empty(registration);
+                return Err(Refusal::TooManySets);
+            };
             self.remove_set_of_others(id, registration, ctx);
         }
         let client = challenge.forwarded.proposal.client.clone();
         let nonce = challenge.nonce.clone();
         let until = ctx.now + self.config.timers.await_auth.0;
-        let held = HeldSet { set, registration, impi, state: State::Installing, until, client, nonce };
+        let usage = Usage::default();
+        let held = HeldSet { set, registration, impi, state: State::Installing, until, client, nonce, usage };
         let id = self.sets.insert(held);
+        if self.sets.len() == 1 {
+            self.audit_later(ctx.now);
+        }
         if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(registration).map(|r| &mut r.access) {
             sets.insert(id);
         }
@@ -147,13 +164,8 @@ impl Pcscf {
         }
         // A UE that was registered without IPsec and offers it now gets a Path of its own.
         let access = Access::Protected { sets: BTreeSet::new(), transport: flow.transport, conn: None };
-        self.contacts.insert(Registration {
-            impi: forwarded.claim.impi.clone(),
-            token: forwarded.token.clone(),
-            ue: flow.remote.ip(),
-            access,
-            bindings: BTreeMap::new(),
-        })
+        let (impi, token) = (forwarded.claim.impi.clone(), forwarded.token.clone());
+        self.contacts.insert(Registration::attempt(impi, token, flow.remote.ip(), access))
     }
 
     /// Proposals before this one. What the UE has used may still carry the very challenge that replaces it.
@@ -170,9 +182,13 @@ impl Pcscf {
         }
     }
 
-    fn ask_kernel(&mut self, waiting: Waiting, change: SaChange, ctx: &mut Ctx<'_>) {
+    pub(crate) fn next_request_id(&mut self) -> RequestId {
         self.next_request += 1;
-        let id = RequestId(self.next_request);
+        RequestId(self.next_request)
+    }
+
+    pub(crate) fn ask_kernel(&mut self, waiting: Waiting, change: SaChange, ctx: &mut Ctx<'_>) {
+        let id = self.next_request_id();
         self.waiting.insert(id, waiting);
         self.timers.set(Timer::Waiting(id), ctx.now + self.config.timers.kernel_answer.0);
         ctx.act(Action::Sa { id, change });
@@ -186,7 +202,7 @@ impl Pcscf {
         match (waiting, result) {
             (Waiting::Install { set, challenge }, Ok(())) => self.on_installed(set, *challenge, ctx),
             (Waiting::Install { set, challenge }, Err(e)) => self.on_not_installed(set, challenge, e, ctx),
-            (Waiting::Extend { .. } | Waiting::Remove, Ok(())) => {}
+            (Waiting::Extend { .. } | Waiting::Remove, Ok(())) | (Waiting::Audit, _) => {}
             (Waiting::Extend { set }, Err(e)) => {
                 self.count("extend-failed");
                 warn!(
@@ -194,7 +210,10 @@ impl Pcscf {
                     "the lifetime of an SA set was not extended, the UE will have to register again: {e}"
                 );
                 if e == SaError::NotFound {
+                    self.count("sa-set-lost");
                     self.remove_set(set, ctx);
+                    // One is missing: what else?
+                    self.audit(ctx);
                 }
             }
             (Waiting::Remove, Err(e)) => {
@@ -273,8 +292,13 @@ impl Pcscf {
         let active_until =
             siblings.iter().filter_map(state_of).filter(|(s, _)| *s == State::Active).map(|(_, t)| t).max();
         let until = match held.state {
-            // A refresh over the old set while the newer one is in use: it goes all the same.
-            State::Retiring if active_until.is_some() => return,
+            // A refresh over the old set while the newer one is in use: the old one goes all the same, and the newer one
+            // lives as long as what was granted.
+            State::Retiring if active_until.is_some() => {
+                let newer =
+                    siblings.iter().copied().filter(|id| state_of(id).is_some_and(|(s, _)| s == State::Active)).max();
+                return newer.into_iter().for_each(|id| self.live_until(id, lifetime, ctx));
+            }
             State::Active => lifetime.max(held.until),
             State::Retiring => lifetime,
             State::Proposed { .. } | State::Installing => lifetime.max(active_until.unwrap_or(lifetime)),
@@ -282,12 +306,19 @@ impl Pcscf {
         if let Some(held) = self.sets.by_id_mut(set) {
             held.state = State::Active;
             held.until = until;
-            let change = SaChange::Extend { set: held.set, expires: until };
-            self.timers.set(Timer::Set(set), until);
-            self.ask_kernel(Waiting::Extend { set }, change, ctx);
+            self.live_until(set, until, ctx);
         }
         for older in siblings.into_iter().filter(|id| *id < set) {
             self.retire(older, ctx.now);
+        }
+    }
+
+    /// A set in use lives at least so long, here and in the kernel.
+    fn live_until(&mut self, set: SetId, until: Time, ctx: &mut Ctx<'_>) {
+        if let Some(held) = self.sets.by_id_mut(set) {
+            held.until = held.until.max(until);
+            self.timers.set(Timer::Set(set), held.until);
+            self.extend(set, ctx);
         }
     }
 
@@ -343,12 +374,6 @@ impl Pcscf {
         self.contacts.remove(id);
     }
 
-    pub(crate) fn on_sa_expired(&mut self, expiry: SaExpiry, ctx: &mut Ctx<'_>) {
-        if let Some(set) = self.sets.by_spi(expiry.dst, expiry.spi).filter(|_| expiry.hard) {
-            self.remove_set(set, ctx);
-        }
-    }
-
     /// Whatever is due.
     pub(crate) fn expire(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(timer) = self.timers.pop(ctx.now) {
@@ -356,6 +381,11 @@ impl Pcscf {
                 Timer::Set(set) => self.remove_set(set, ctx),
                 Timer::Registration(id) => self.expire_bindings(id, ctx),
                 Timer::Waiting(id) => self.on_kernel_silent(id, ctx),
+                Timer::Audit => {
+                    if self.sets.len() > 0 {
+                        self.audit(ctx);
+                    }
+                }
             }
         }
     }
@@ -393,12 +423,17 @@ impl Pcscf {
                 self.refuse(from, &request, &Refusal::KernelSilent, ctx);
             }
             Some(Waiting::Extend { .. } | Waiting::Remove) => self.count("kernel-silent"),
+            Some(Waiting::Audit) => {
+                self.count("kernel-silent");
+                self.auditing = None;
+                self.audit_later(ctx.now);
+            }
             None => {}
         }
     }
 
     /// Removes a set here and in the kernel; the registration goes with its last set.
-    fn remove_set(&mut self, id: SetId, ctx: &mut Ctx<'_>) {
+    pub(crate) fn remove_set(&mut self, id: SetId, ctx: &mut Ctx<'_>) {
         let Some(registration) = self.remove_from_kernel(id, ctx) else {
             return;
         };
@@ -421,10 +456,7 @@ impl Pcscf {
     fn take_out(&mut self, id: SetId) -> Option<HeldSet> {
         let held = self.sets.remove(id)?;
         self.timers.clear(&Timer::Set(id));
-        if let Some(Access::Protected { sets, .. }) = self.contacts.by_id_mut(held.registration).map(|r| &mut r.access)
-        {
-            sets.remove(&id);
-        }
+        self.contacts.drop_set(held.registration, id, held.state == State::Retiring);
         Some(held)
     }
 

@@ -23,6 +23,9 @@ pub struct Config {
     pub home_domains: Vec<String>,
     /// Whether P-Access-Network-Info of a UE is passed on to the core; what only a network may write never is.
     pub trust_access_network_info: bool,
+    /// Whether registrations and their SAs outlast this process. What is written has no keys: those stay in the kernel,
+    /// with the SAs, which end with the registration at the latest. Otherwise the end of the process ends them all.
+    pub keep_registrations: bool,
     /// The side of the handsets.
     pub gm: Gm,
     /// The side of the core.
@@ -119,6 +122,8 @@ pub struct TimersConfig {
     pub sa_linger: Span,
     /// How long the kernel may take to answer.
     pub kernel_answer: Span,
+    /// How often the SAs of the kernel are compared with ours, and their counters read.
+    pub sa_audit: Span,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -155,6 +160,7 @@ impl Default for Config {
             visited_network: DOMAIN.into(),
             home_domains: Vec::new(),
             trust_access_network_info: true,
+            keep_registrations: true,
             gm: Gm::default(),
             mw: Mw::default(),
             next_hops: BTreeMap::from([(DOMAIN.to_owned(), vec!["udp:127.0.0.1:4060".to_owned()])]),
@@ -213,6 +219,7 @@ impl Default for TimersConfig {
             sa_margin: Span::secs(30),
             sa_linger: Span::secs(128),
             kernel_answer: Span::secs(5),
+            sa_audit: Span::secs(60),
         }
     }
 }
@@ -237,7 +244,11 @@ impl Config {
         for ip in &self.gm.addresses {
             sip.push(SipListener::open(SocketAddr::new(*ip, self.gm.port)));
             if self.security.protects_anybody() {
-                sip.extend(self.gm.protected_ports().map(|port| SipListener::protected(SocketAddr::new(*ip, port))));
+                let protected = |port| SipListener::protected(SocketAddr::new(*ip, port));
+                sip.extend(self.gm.protected_ports().map(protected).map(|listener| match self.keep_registrations {
+                    true => listener.keeping_sas(),
+                    false => listener,
+                }));
             }
         }
         Wiring { sip, diameter: Vec::new() }
@@ -270,7 +281,8 @@ impl Config {
         )?;
         security.rules.iter().enumerate().try_for_each(|(n, rule)| rule.check(n + 1))?;
         let t = &self.timers;
-        let spans = [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer];
+        let spans =
+            [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer, t.sa_audit];
         refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
         let l = &self.limits;
         let limits = [

@@ -21,6 +21,8 @@ pub(crate) struct Registration {
     pub(crate) access: Access,
     /// By the public identity of the REGISTER (To).
     pub(crate) bindings: BTreeMap<Impu, Binding>,
+    /// What is kept of it across restarts, as a digest; None: nothing.
+    pub(crate) kept: Option<u64>,
 }
 
 /// How the UE is reached.
@@ -48,6 +50,11 @@ pub(crate) struct Binding {
 }
 
 impl Registration {
+    /// One that is about to be.
+    pub(crate) fn attempt(impi: Impi, token: String, ue: IpAddr, access: Access) -> Self {
+        Self { impi, token, ue, access, bindings: BTreeMap::new(), kept: None }
+    }
+
     pub(crate) fn is_registered(&self) -> bool {
         !self.bindings.is_empty()
     }
@@ -100,24 +107,40 @@ pub(crate) struct Contacts {
     /// Those that never had a binding, by the address of the UE.
     attempts: BTreeMap<IpAddr, BTreeSet<RegId>>,
     next_id: u64,
+    /// Those that the current event may have changed, and those of which something is kept and that are gone.
+    changed: BTreeSet<RegId>,
+    gone: Vec<RegId>,
 }
 
 impl Contacts {
     pub(crate) fn insert(&mut self, registration: Registration) -> RegId {
         self.next_id += 1;
         let id = RegId(self.next_id);
+        self.attempts.entry(registration.ue).or_default().insert(id);
+        self.put(id, registration);
+        id
+    }
+
+    /// One of an earlier run, under the number that it had.
+    pub(crate) fn insert_registered(&mut self, id: RegId, registration: Registration) {
+        self.next_id = self.next_id.max(id.0);
+        self.put(id, registration);
+    }
+
+    fn put(&mut self, id: RegId, registration: Registration) {
         self.by_token.insert(registration.token.clone(), id);
         self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
-        self.attempts.entry(registration.ue).or_default().insert(id);
         if let Some(remote) = registration.clear_remote() {
             self.by_clear_remote.entry(remote).or_default().insert(id);
         }
         self.registrations.insert(id, registration);
-        id
     }
 
     pub(crate) fn remove(&mut self, id: RegId) -> Option<Registration> {
         let gone = self.registrations.remove(&id)?;
+        if gone.kept.is_some() {
+            self.gone.push(id);
+        }
         self.by_token.remove(&gone.token);
         take_out(&mut self.by_impi, &gone.impi, id);
         take_out(&mut self.attempts, &gone.ue, id);
@@ -133,6 +156,7 @@ impl Contacts {
     pub(crate) fn bind(&mut self, id: RegId, impu: Impu, binding: Binding) -> Option<&Registration> {
         let registration = self.registrations.get_mut(&id)?;
         take_out(&mut self.attempts, &registration.ue, id);
+        self.changed.insert(id);
         registration.bindings.insert(impu, binding);
         Some(registration)
     }
@@ -177,8 +201,35 @@ impl Contacts {
         self.registrations.get(&id)
     }
 
+    /// For a change.
     pub(crate) fn by_id_mut(&mut self, id: RegId) -> Option<&mut Registration> {
+        self.changed.insert(id);
         self.registrations.get_mut(&id)
+    }
+
+    /// A set is no more. What is kept says itself when a retiring one ends, so that is no change.
+    pub(crate) fn drop_set(&mut self, id: RegId, set: SetId, was_retiring: bool) {
+        if let Some(Access::Protected { sets, .. }) = self.registrations.get_mut(&id).map(|r| &mut r.access) {
+            sets.remove(&set);
+        }
+        if !was_retiring {
+            self.changed.insert(id);
+        }
+    }
+
+    /// What may have changed since this was asked last, and what is gone.
+    pub(crate) fn changes(&mut self) -> (BTreeSet<RegId>, Vec<RegId>) {
+        (std::mem::take(&mut self.changed), std::mem::take(&mut self.gone))
+    }
+
+    pub(crate) fn note_kept(&mut self, id: RegId, digest: Option<u64>) {
+        if let Some(registration) = self.registrations.get_mut(&id) {
+            registration.kept = digest;
+        }
+    }
+
+    pub(crate) fn registered(&self) -> usize {
+        self.registrations.values().filter(|r| r.is_registered()).count()
     }
 
     pub(crate) fn by_token(&self, token: &str) -> Option<RegId> {
@@ -218,13 +269,8 @@ mod tests {
 
     fn clear(port: u16) -> Registration {
         let remote = SocketAddr::from(([192, 0, 2, 7], port));
-        Registration {
-            impi: Impi::parse("a@b").unwrap(),
-            token: format!("t{port}"),
-            ue: remote.ip(),
-            access: Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) },
-            bindings: BTreeMap::new(),
-        }
+        let access = Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) };
+        Registration::attempt(Impi::parse("a@b").unwrap(), format!("t{port}"), remote.ip(), access)
     }
 
     fn bind(r: &mut Registration, reg_id: Option<&str>) {

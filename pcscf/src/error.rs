@@ -52,6 +52,8 @@ pub enum Refusal {
     Kernel(SaError),
     /// The kernel did not answer in time.
     KernelSilent,
+    /// Each of the SA sets that a private identity may have (TS 33.203 7.2) carries a registration.
+    TooManySets,
     /// No protected client port is free towards this UE.
     NoFreePort,
     /// A later registration attempt took the place of this one.
@@ -81,7 +83,7 @@ impl Refusal {
             Self::Kernel(_) => 500,
             Self::NotYet { .. } => 501,
             Self::CoreAnswer(_) => 502,
-            Self::Full(_) | Self::Core(ClientFailure::Overloaded) => 503,
+            Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => 503,
             Self::Core(_) => 504,
         }
     }
@@ -118,6 +120,7 @@ impl Refusal {
             Self::Kernel(SaError::SpiTaken(_)) => "kernel-spi-taken",
             Self::Kernel(_) => "kernel-error",
             Self::KernelSilent => "kernel-silent",
+            Self::TooManySets => "too-many-sa-sets",
             Self::NoFreePort => "no-free-port",
             Self::Superseded => "superseded",
         }
@@ -141,7 +144,7 @@ impl Refusal {
             | Self::ClientMismatch => "Security Agreement Required",
             Self::NotYet { .. } => "Not Implemented",
             Self::CoreAnswer(_) => "Bad Gateway",
-            Self::Full(_) | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
+            Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => "Service Unavailable",
             Self::Core(_) => "Server Time-out",
             Self::NoKeys | Self::Kernel(_) | Self::KernelSilent | Self::NoFreePort | Self::Superseded => {
@@ -200,6 +203,10 @@ impl fmt::Display for Refusal {
             Self::NoKeys => f.write_str("the 401 of the S-CSCF has no ck and ik: does it know this P-CSCF as trusted?"),
             Self::Kernel(e) => write!(f, "the security associations were not installed: {e}"),
             Self::KernelSilent => f.write_str("the kernel did not answer about security associations in time"),
+            Self::TooManySets => f.write_str(
+                "the private identity is registered from three UEs at once, and has no SA left for one more: \
+                 give each UE its own",
+            ),
             Self::NoFreePort => {
                 f.write_str("no protected client port is free towards this UE: widen gm.protected_client_ports")
             }

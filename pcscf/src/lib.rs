@@ -10,15 +10,18 @@ mod charging;
 pub mod config;
 mod contacts;
 pub mod error;
+mod kept;
 mod register;
 mod sa;
 mod sec_agree;
+mod watch;
 
 pub use config::Config;
 pub use error::Refusal;
 
 use crate::agreement::Waiting;
 use crate::contacts::{Access, Contacts, RegId, Registration};
+use crate::kept::Restored;
 use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use ims_core::config::ConfigError;
@@ -55,6 +58,12 @@ pub struct Pcscf {
     /// How often each thing was refused or dropped.
     refusals: BTreeMap<&'static str, u64>,
     next_request: u64,
+    /// The audit that the kernel has not answered yet.
+    auditing: Option<RequestId>,
+    /// The kernel was told of the sets that came back; until then they are adopted with each audit.
+    adopted: bool,
+    /// What came back of an earlier run, until it is told.
+    restored: Restored,
     /// The operator has been told that the kernel has no ESP.
     told_no_esp: bool,
     /// Refusals that the log still takes.
@@ -71,6 +80,8 @@ enum Timer {
     Registration(RegId),
     /// The kernel has not answered.
     Waiting(RequestId),
+    /// The kernel's table is compared with ours.
+    Audit,
 }
 
 /// How anything leaves to a UE: the flow, and what Via says.
@@ -107,6 +118,9 @@ impl Pcscf {
             timers: Timers::default(),
             refusals: BTreeMap::new(),
             next_request: 0,
+            auditing: None,
+            adopted: false,
+            restored: Restored::default(),
             told_no_esp: false,
             told: PerSecond::new(REFUSALS_TOLD),
             now: Time::EPOCH,
@@ -122,6 +136,7 @@ impl Pcscf {
                 return self.count("no-live-sa");
             };
             let Some(held) = self.sets.by_id_mut(id) else { return };
+            held.usage.heard = Some(ctx.now);
             if held.state == (State::Proposed { used: false }) {
                 held.state = State::Proposed { used: true };
             }
@@ -249,7 +264,13 @@ impl Pcscf {
     }
 
     fn count(&mut self, name: &'static str) {
-        *self.refusals.entry(name).or_default() += 1;
+        self.count_many(name, 1);
+    }
+
+    fn count_many(&mut self, name: &'static str, many: usize) {
+        if many > 0 {
+            *self.refusals.entry(name).or_default() += many as u64;
+        }
     }
 
     /// How a registered UE is reached: over its newest confirmed set, from port_pc to port_us, or over the connection
@@ -289,10 +310,11 @@ impl Pcscf {
         registration.sets().filter_map(|id| self.sets.by_id(id)).max_by_key(rank)
     }
 
-    /// The last look at everything that leaves: from a protected port only over a live set, and nothing in clear to a
+    /// What changed is written before anybody hears of it. Then the last look at everything that leaves: from a protected port only over a live set, and nothing in clear to a
     /// protected port of a UE.
     fn guard(&mut self, first: usize, ctx: &mut Ctx<'_>) {
         let fresh = ctx.actions.split_off(first);
+        ctx.actions.extend(self.changes_to_keep());
         for action in fresh {
             match action {
                 Action::SendSip { flow, bytes, tag } => match self.way_out(flow) {
@@ -325,7 +347,8 @@ impl Node for Pcscf {
         let first = ctx.actions.len();
         self.now = ctx.now;
         match event {
-            Event::Start => self.announce(),
+            Event::Restored(kept) => self.on_restored(kept, ctx),
+            Event::Start => self.start(ctx),
             Event::Sip(packet) => self.on_packet(packet, ctx),
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
             Event::FlowClosed(conn) => {
@@ -334,6 +357,7 @@ impl Node for Pcscf {
             }
             Event::Dns { id, answer } => drop(self.sip.on_dns(id, answer, ctx)),
             Event::Sa { id, result } => self.on_sa(id, result, ctx),
+            Event::SaAudited { id, result } => self.on_audited(id, result, ctx),
             Event::SaExpired(expiry) => self.on_sa_expired(expiry, ctx),
             Event::Timeout => self.sip.on_timeout(ctx),
             Event::Command(command) => {
@@ -344,8 +368,6 @@ impl Node for Pcscf {
             | Event::LinkDown { .. }
             | Event::Diameter { .. }
             | Event::Stored { .. }
-            | Event::Restored(_)
-            | Event::SaAudited { .. }
             | Event::Stop => {}
         }
         self.expire(ctx);
@@ -363,8 +385,8 @@ impl Node for Pcscf {
         json!({
             "role": "pcscf",
             "registrations": registrations,
-            "registered": self.contacts.all().filter(|(_, r)| r.is_registered()).count(),
-            "authenticating": self.contacts.all().filter(|(_, r)| !r.is_registered()).count(),
+            "registered": self.contacts.registered(),
+            "authenticating": self.contacts.len() - self.contacts.registered(),
             "sa_sets": self.sets.len(),
             "forwarded": self.forwarded.len(),
             "waiting": self.waiting.values().map(Waiting::describe).take(MOST_LISTED).collect::<Vec<_>>(),
@@ -378,22 +400,26 @@ impl Node for Pcscf {
 }
 
 impl Pcscf {
+    fn start(&mut self, ctx: &mut Ctx<'_>) {
+        self.announce();
+        self.announce_restored();
+        self.audit(ctx);
+    }
+
     fn announce(&self) {
         let gm = &self.config.gm;
         info!(addresses = ?gm.addresses, port = gm.port, protected = gm.protected_server_port, "P-CSCF is up");
     }
 
     fn describe(&self, registration: &Registration) -> Vec<Value> {
+        let sets: Vec<Value> =
+            registration.sets().filter_map(|id| self.sets.by_id(id)).map(|held| held.describe(self.now)).collect();
+        let heard = registration.sets().filter_map(|id| self.sets.by_id(id)?.usage.heard).max();
+        let heard_s_ago = heard.map(|at| self.now.since(at).as_secs());
         let sa = self.egress_set(registration).map(|held| {
-            let s = &held.set;
-            json!({
-                "suite": format!("{}/{}", s.suite.alg.token(), s.suite.ealg.token()),
-                "state": held.state.name(),
-                "expires_in_s": held.until.since(self.now).as_secs(),
-                "spi_uc": s.spi_uc, "spi_us": s.spi_us, "spi_pc": s.spi_pc, "spi_ps": s.spi_ps,
-                "port_uc": s.port_uc, "port_us": s.port_us, "port_pc": s.port_pc, "port_ps": s.port_ps,
-                "sets": registration.sets().count(),
-            })
+            let mut sa = held.describe(self.now);
+            sa["sets"] = sets.len().into();
+            sa
         });
         let entry = |(impu, b): (&ims_core::Impu, &contacts::Binding)| {
             json!({
@@ -406,6 +432,8 @@ impl Pcscf {
                 "service_route": b.service_route,
                 "expires_in_s": b.expires.since(self.now).as_secs(),
                 "sa": sa,
+                "sa_sets": sets,
+                "heard_s_ago": heard_s_ago,
             })
         };
         registration.bindings.iter().map(entry).collect()

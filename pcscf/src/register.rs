@@ -428,13 +428,8 @@ impl Pcscf {
             self.forget(id, ctx);
         }
         let id = known.unwrap_or_else(|| {
-            self.contacts.insert(Registration {
-                impi: forwarded.claim.impi.clone(),
-                token: forwarded.token.clone(),
-                ue: flow.remote.ip(),
-                access: Access::Clear { flow },
-                bindings: BTreeMap::new(),
-            })
+            let (impi, token) = (forwarded.claim.impi.clone(), forwarded.token.clone());
+            self.contacts.insert(Registration::attempt(impi, token, flow.remote.ip(), Access::Clear { flow }))
         });
         self.announce_registration(id, forwarded, &binding, "registered without IPsec", ctx);
         self.store(id, forwarded, binding)?;

@@ -11,8 +11,10 @@
 
 use crate::contacts::RegId;
 use crate::sec_agree::{Mechanism, Offer};
+use crate::watch::Usage;
 use ims_core::sa::SaSet;
 use ims_core::{Flow, Impi, Rng, Time, Transport};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -60,6 +62,7 @@ pub(crate) struct HeldSet {
     pub(crate) client: Vec<Mechanism>,
     /// Of the challenge that it was made from.
     pub(crate) nonce: String,
+    pub(crate) usage: Usage,
 }
 
 impl HeldSet {
@@ -87,6 +90,23 @@ impl HeldSet {
     fn ways_in(&self) -> [(SocketAddr, SocketAddr); 2] {
         let [uc_ps, _, _, us_pc] = self.set.legs();
         [(uc_ps.src, uc_ps.dst), (us_pc.src, us_pc.dst)]
+    }
+
+    /// For the operator: no keys, and none are known here.
+    pub(crate) fn describe(&self, now: Time) -> Value {
+        let (s, counted) = (&self.set, self.usage.counted);
+        json!({
+            "suite": format!("{}/{}", s.suite.alg.token(), s.suite.ealg.token()),
+            "state": self.state.name(),
+            "expires_in_s": self.until.since(now).as_secs(),
+            "spi_uc": s.spi_uc, "spi_us": s.spi_us, "spi_pc": s.spi_pc, "spi_ps": s.spi_ps,
+            "port_uc": s.port_uc, "port_us": s.port_us, "port_pc": s.port_pc, "port_ps": s.port_ps,
+            "heard_s_ago": self.usage.heard.map(|at| now.since(at).as_secs()),
+            "packets_in": counted.map(|(inward, _)| inward.packets),
+            "bytes_in": counted.map(|(inward, _)| inward.bytes),
+            "packets_out": counted.map(|(_, outward)| outward.packets),
+            "bytes_out": counted.map(|(_, outward)| outward.bytes),
+        })
     }
 
     fn spis(&self) -> [(IpAddr, u32); 4] {
@@ -167,16 +187,23 @@ impl SaTable {
         by_way.chain(by_spi).copied().collect()
     }
 
-    /// The set that has to go before this identity may have one more: proposals first, the oldest first; never `keep`.
+    /// Whether this identity has as many as it may have.
+    pub(crate) fn is_full(&self, impi: &Impi) -> bool {
+        self.by_impi.get(impi).is_some_and(|sets| sets.len() >= MOST_SETS_PER_IMPI)
+    }
+
+    /// The set of this identity that may go for one more: a proposal that nobody used, one that somebody did, one that
+    /// retires, and of these the oldest. Never `keep`, by which the REGISTER came, and never one that a registration lives
+    /// on: whoever asks for a challenge has not shown who he is.
     pub(crate) fn surplus(&self, impi: &Impi, keep: Option<SetId>) -> Option<SetId> {
-        let sets = self.by_impi.get(impi).filter(|sets| sets.len() >= MOST_SETS_PER_IMPI)?;
-        let rank = |id: &&SetId| match self.sets.get(id).map(|h| h.state) {
-            Some(State::Installing | State::Proposed { used: false }) => 0,
-            Some(State::Proposed { used: true }) => 1,
-            Some(State::Retiring) => 2,
-            _ => 3,
+        let rank = |id: &SetId| match self.sets.get(id)?.state {
+            State::Installing | State::Proposed { used: false } => Some(0),
+            State::Proposed { used: true } => Some(1),
+            State::Retiring => Some(2),
+            State::Active => None,
         };
-        sets.iter().filter(|id| Some(**id) != keep).min_by_key(rank).copied()
+        let sets = self.by_impi.get(impi)?.iter().filter(|id| Some(**id) != keep);
+        sets.filter_map(|id| Some((rank(id)?, *id))).min().map(|(_, id)| id)
     }
 
     pub(crate) fn insert(&mut self, held: HeldSet) -> SetId {
@@ -258,6 +285,15 @@ impl SaTable {
         self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.sets.get(id)?)))
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = (SetId, &HeldSet)> {
+        self.sets.iter().map(|(id, held)| (*id, held))
+    }
+
+    /// For what is noted of a set; its numbers do not change.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = (SetId, &mut HeldSet)> {
+        self.sets.iter_mut().map(|(id, held)| (*id, held))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.sets.len()
     }
@@ -297,6 +333,7 @@ mod tests {
             until: Time::EPOCH,
             client: Vec::new(),
             nonce: String::new(),
+            usage: Usage::default(),
         }
     }
 
@@ -382,14 +419,18 @@ mod tests {
         for (n, state) in
             [State::Active, State::Proposed { used: false }, State::Proposed { used: false }].iter().enumerate()
         {
-            assert_eq!(table.surplus(&impi, None), None);
+            assert!(!table.is_full(&impi));
             let set = table.allocate(&offer(u16::try_from(n).unwrap()), ue, us, &PORTS, &mut rng).unwrap();
             ids.push(table.insert(held(set, *state)));
         }
+        assert!(table.is_full(&impi));
         assert_eq!(table.surplus(&impi, None), Some(ids[1]), "the oldest proposal");
+        assert_eq!(table.surplus(&impi, Some(ids[1])), Some(ids[2]), "never the one that the REGISTER came by");
         table.by_id_mut(ids[1]).unwrap().state = State::Retiring;
         table.by_id_mut(ids[2]).unwrap().state = State::Active;
         assert_eq!(table.surplus(&impi, None), Some(ids[1]));
+        table.by_id_mut(ids[1]).unwrap().state = State::Active;
+        assert_eq!(table.surplus(&impi, None), None, "what registrations live on stays");
     }
 
     #[test]

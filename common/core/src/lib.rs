@@ -9,6 +9,7 @@ pub mod config;
 pub mod dns;
 pub mod ident;
 pub mod node;
+pub mod pack;
 pub mod rng;
 pub mod sa;
 pub mod secret;

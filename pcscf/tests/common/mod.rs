@@ -2,10 +2,11 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use bytes::Bytes;
-use ims_core::sa::{SaChange, SaError, SaSet};
-use ims_core::{Action, ConnId, Ctx, Event, Flow, Node, Packet, RequestId, Rng, Time, Transport};
+use ims_core::sa::{SaAudit, SaChange, SaError, SaSet, SaUsage};
+use ims_core::{Action, ConnId, Ctx, Event, Flow, Kept, Node, Packet, RequestId, Rng, Time, Transport};
 use ims_sip::{Message, Name};
 use pcscf::{Config, Pcscf};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub struct Out {
     pub ue: Vec<(Flow, Message)>,
     pub sa: Vec<(RequestId, SaChange)>,
     pub closed: Vec<ConnId>,
+    /// Keys of what was kept and forgotten, before anything was sent.
+    pub put: Vec<String>,
+    pub deleted: Vec<String>,
 }
 
 impl Out {
@@ -71,6 +75,15 @@ pub struct Bench {
     pub now: Time,
     rng: Rng,
     mw: SocketAddr,
+    pub config: Config,
+    /// What the node keeps.
+    pub kept: BTreeMap<String, Bytes>,
+    /// What the kernel was asked to hold, with the packets that came by each set; an audit answers from it.
+    pub holds: Vec<(SaSet, u64)>,
+    /// What an audit says besides.
+    pub audited: Option<Result<SaAudit, SaError>>,
+    /// The sets that were adopted last.
+    pub adopted: Vec<SaSet>,
 }
 
 impl Bench {
@@ -83,7 +96,61 @@ impl Bench {
         config.gm.addresses = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         change(&mut config);
         let mw = config.mw.listen;
-        Self { node: Pcscf::new(config).unwrap(), now: Time::from_secs(1_000_000), rng: Rng::from_u64(7), mw }
+        Self {
+            node: Pcscf::new(config.clone()).unwrap(),
+            now: Time::from_secs(1_000_000),
+            rng: Rng::from_u64(7),
+            mw,
+            config,
+            kept: BTreeMap::new(),
+            holds: Vec::new(),
+            audited: None,
+            adopted: Vec::new(),
+        }
+    }
+
+    /// Another process takes over: what was kept comes back, what the kernel holds is there.
+    pub fn restart(&mut self) -> Out {
+        self.node = Pcscf::new(self.config.clone()).unwrap();
+        let kept: Vec<Kept> = self.kept.iter().map(|(k, v)| Kept { key: k.clone(), value: v.clone() }).collect();
+        for portion in kept.chunks(2) {
+            let out = self.handle(Event::Restored(portion.to_vec()));
+            assert!(out.is_silent(), "{out:?}");
+        }
+        self.handle(Event::Start)
+    }
+
+    fn audit(&mut self, adopt: Vec<SaSet>) -> Result<SaAudit, SaError> {
+        self.adopted = adopt;
+        if let Some(said) = self.audited.take() {
+            return said;
+        }
+        let expires = self.now + Duration::from_secs(1_000_000);
+        let usage = |(set, packets): &(SaSet, u64)| {
+            set.legs().map(|leg| {
+                let (dst, spi, packets) = (leg.dst.ip(), leg.spi, *packets);
+                SaUsage { dst, spi, bytes: packets * 100, packets, last_use: None, expires }
+            })
+        };
+        Ok(SaAudit { sas: self.holds.iter().flat_map(usage).collect(), strays: 0, repaired: 0 })
+    }
+
+    fn keep(&mut self, out: &mut Out, action: Action) {
+        let sent = !out.core.is_empty() || !out.ue.is_empty();
+        assert!(!sent, "written after it was said");
+        match action {
+            Action::Put(Kept { key, value }) => {
+                let text: String = value.iter().map(|b| format!("{b:02x}")).collect();
+                assert!(!text.contains(CK) && !text.contains(IK), "a key is kept");
+                assert_ne!(self.kept.insert(key.clone(), value.clone()), Some(value), "written without a change");
+                out.put.push(key);
+            }
+            Action::Delete { key } => {
+                assert!(self.kept.remove(&key).is_some(), "{key} was not kept");
+                out.deleted.push(key);
+            }
+            other => panic!("unexpected {other:?}"),
+        }
     }
 
     pub fn handle(&mut self, event: Event) -> Out {
@@ -101,7 +168,22 @@ impl Bench {
                     assert!(!text.contains("p-charging"), "charging towards the UE: {text}");
                     out.ue.push((flow, Message::parse(bytes).unwrap()));
                 }
-                Action::Sa { id, change } => out.sa.push((id, change)),
+                Action::Sa { id, change } => {
+                    match &change {
+                        SaChange::Install { set, .. } => self.holds.push((*set, 0)),
+                        SaChange::Remove { set } => self.holds.retain(|(held, _)| held != set),
+                        SaChange::Extend { .. } => {}
+                    }
+                    out.sa.push((id, change));
+                }
+                Action::SaAudit { id, adopt, .. } => {
+                    let result = self.audit(adopt);
+                    let more = self.handle(Event::SaAudited { id, result });
+                    assert!(more.core.is_empty() && more.ue.is_empty(), "an audit tells nobody: {more:?}");
+                    out.sa.extend(more.sa);
+                    out.deleted.extend(more.deleted);
+                }
+                action @ (Action::Put(_) | Action::Delete { .. }) => self.keep(&mut out, action),
                 Action::CloseFlow(conn) => out.closed.push(conn),
                 other => panic!("unexpected {other:?}"),
             }
