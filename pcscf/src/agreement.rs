@@ -295,8 +295,8 @@ impl Pcscf {
             // A refresh over the old set while the newer one is in use: the old one goes all the same, and the newer one
             // lives as long as what was granted.
             State::Retiring if active_until.is_some() => {
-                let newer =
-                    siblings.iter().copied().filter(|id| state_of(id).is_some_and(|(s, _)| s == State::Active)).max();
+                let lives = |id: &SetId| state_of(id).is_some_and(|(s, until)| s == State::Active && until < lifetime);
+                let newer = siblings.iter().copied().find(lives);
                 return newer.into_iter().for_each(|id| self.live_until(id, lifetime, ctx));
             }
             State::Active => lifetime.max(held.until),

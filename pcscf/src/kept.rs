@@ -187,7 +187,8 @@ impl Pcscf {
                 .iter()
                 .all(|(s, ..)| s.port_ps == self.ports.server && ours(s.pcscf, s.port_ps) && ours(s.pcscf, s.port_pc)),
             Access::Clear { flow } => {
-                self.config.is_clear(flow.local) && self.config.security.policy_for(&registration.impi) != Policy::Require
+                self.config.is_clear(flow.local)
+                    && self.config.security.policy_for(&registration.impi) != Policy::Require
             }
         }
     }

@@ -162,7 +162,14 @@ fn reauthentication_makes_a_new_set_beside_the_old_one() {
         assert!(out.sa.is_empty(), "the old set does not come back");
         assert_eq!(out.answered().0, late.answers_of(&old));
 
-        assert!(bench.pass(127).removed().is_empty());
+        // What is granted over the old set is granted: the new one lives as long.
+        bench.pass(60);
+        let request = late.protected(&mut bench, 3600).forwarded();
+        let out = bench.accept(&request, 3600);
+        assert_eq!(out.extended(), [(new, bench.now + Duration::from_secs(3630))]);
+        bench.kernel_agrees(&out);
+
+        assert!(bench.pass(67).removed().is_empty());
         assert_eq!(bench.pass(2).removed(), [old], "64*T1 later");
         assert_eq!(bench.registrations()[0]["sa"]["sets"], 1);
         assert!(late.protected(&mut bench, 3600).is_silent());

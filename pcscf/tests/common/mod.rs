@@ -307,6 +307,8 @@ pub struct Handset {
     pub conn: ConnId,
     pub suites: Vec<&'static str>,
     pub nonce: String,
+    /// In Contact, such as ";reg-id=1".
+    pub reg_id: &'static str,
 }
 
 impl Handset {
@@ -327,6 +329,7 @@ impl Handset {
             conn: ConnId(1),
             suites: vec!["hmac-md5-96/des-ede3-cbc", "hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"],
             nonce: String::new(),
+            reg_id: "",
         }
     }
 
@@ -397,12 +400,13 @@ impl Handset {
     pub fn register(&mut self, expires: u32, lines: &str) -> String {
         self.cseq += 1;
         let (imsi, host, call, cseq, nonce) = (&self.imsi, self.host(), &self.call, self.cseq, &self.nonce);
+        let reg_id = self.reg_id;
         let port = self.set.map_or(self.port, |s| s.port_us);
         let response = if nonce.is_empty() { "" } else { "0123456789abcdef0123456789abcdef" };
         format!(
             "REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/{} {host}:{port};branch=z9hG4bK{call}{cseq}\r\nMax-Forwards: 70\r\n\
              From: <sip:{imsi}@{DOMAIN}>;tag=f\r\nTo: <sip:{imsi}@{DOMAIN}>\r\nCall-ID: {call}\r\nCSeq: {cseq} REGISTER\r\n\
-             Contact: <sip:{imsi}@{host}:{port}>;+sip.instance=\"<urn:gsma:imei:35000000-000000-0>\";expires={expires}\r\n\
+             Contact: <sip:{imsi}@{host}:{port}>;+sip.instance=\"<urn:gsma:imei:35000000-000000-0>\"{reg_id};expires={expires}\r\n\
              Authorization: Digest username=\"{imsi}@{DOMAIN}\",realm=\"{DOMAIN}\",uri=\"sip:{DOMAIN}\",nonce=\"{nonce}\",\
              response=\"{response}\",integrity-protected=\"yes\"\r\n{lines}Content-Length: 0\r\n\r\n",
             self.transport.token()
