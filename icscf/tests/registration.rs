@@ -209,5 +209,5 @@ fn what_is_on_its_way_is_bounded() {
     bench.receive(PCSCF, &register(1));
     bench.receive(PCSCF, &register(2));
     let full = bench.sent(PCSCF);
-    assert_eq!((full.status(), full.text(Name::RetryAfter)), (503, Some("5")));
+    assert_eq!((full.status(), full.text(Name::RetryAfter), bench.refusals("full")), (503, Some("5"), 1));
 }

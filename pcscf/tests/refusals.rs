@@ -309,6 +309,7 @@ fn requests_from_the_core() {
     assert_eq!(status(routed("<sip:nobody@pcscf.example;lr>", 3), &mut bench), 404);
     assert_eq!(status(via(options(&ue, "sip:a@b"), 4), &mut bench), 404);
     assert_eq!(status(via(options(&ue, "sip:a@b"), 5).replace("OPTIONS", "REGISTER"), &mut bench), 403);
+    assert_eq!((bench.refused("no-such-ue"), bench.refused("register-from-core")), (2, 1));
 }
 
 #[test]
@@ -363,6 +364,8 @@ fn without_esp_in_the_kernel_the_policy_decides() {
         let (_, refusal) = bench.kernel(id, Err(error.clone())).answered();
         assert_eq!(refusal.status(), 503);
         assert!(refusal.has(Name::RetryAfter));
+        let name = if error == SaError::NoEsp { "kernel-no-esp" } else { "kernel-not-permitted" };
+        assert_eq!(bench.refused(name), 1);
         assert_eq!(bench.node.snapshot()["esp"], false);
         bench.assert_empty();
 
@@ -387,6 +390,7 @@ fn other_errors_of_the_kernel_are_refused_whatever_the_policy() {
     let request = Handset::udp4().hello(&mut bench).forwarded();
     let (id, _) = bench.challenge(&request, "bm9uY2U=").install();
     assert_eq!(bench.kernel(id, Err(SaError::Kernel(22))).answered().1.status(), 500);
+    assert_eq!(bench.refused("kernel-error"), 1);
     bench.assert_empty();
 }
 
@@ -656,10 +660,26 @@ fn limits_hold() {
     let mut first = Handset { set: Some(set), cseq: 10, ..ue(1) };
     let text = first.register(3600, &first.sec_agree()).replace("To: <sip:001", "To: <sip:002");
     assert_eq!(answer(&mut bench, first.flow_of(&set), &text).status(), 403);
+    assert_eq!(bench.refused("too-many-identities"), 1);
     for _ in 0..2 {
         first.protected(&mut bench, 3600).forwarded();
     }
     assert_eq!(first.protected(&mut bench, 3600).answered().1.status(), 503);
+}
+
+/// Several phones behind one address that chose the same protected server port: each takes a port of ours.
+#[test]
+fn protected_client_ports_may_run_out() {
+    let mut bench = Bench::with(|c| c.gm.protected_client_ports = pcscf::config::PortRange(6101..=6103));
+    let same_port = |n: u16| Handset { us: 50_000, ..ue(n) };
+    for n in 1..=3 {
+        same_port(n).get_challenged(&mut bench);
+    }
+    let request = same_port(4).hello(&mut bench).forwarded();
+    let out = bench.challenge(&request, "bm9uY2U=");
+    assert!(out.sa.is_empty());
+    assert_eq!((out.answered().1.status(), bench.refused("no-free-port")), (500, 1));
+    bench.assert_empty();
 }
 
 #[test]

@@ -507,6 +507,7 @@ fn what_the_hss_refuses_the_ue_is_refused() {
         bench.receive(PCSCF, &register(2).answering(&challenge, &RES, "auth").text());
         bench.hss_answers(answer);
         assert_eq!((bench.sent(PCSCF).status(), count(&bench)), (status, 0));
+        assert_eq!(bench.refusals("all-barred"), u64::from(undone && status == 403));
         if undone {
             let told = bench.hss_answers(saa(ResultCode::SUCCESS, None));
             assert_eq!(kind_of(&told), ServerAssignmentType::AdministrativeDeregistration);
@@ -552,7 +553,7 @@ fn an_answer_outside_ipsec_is_a_matter_of_policy() {
         answer.authorization = answer.authorization.replace("protected=\"yes\"", "protected=\"no\"");
         bench.receive(PCSCF, &answer.text());
         bench.hss_answers(ok_saa());
-        assert_eq!(bench.sent(PCSCF).status(), status);
+        assert_eq!((bench.sent(PCSCF).status(), bench.refusals("unprotected")), (status, u64::from(!accept)));
     }
 }
 
@@ -565,6 +566,7 @@ fn a_request_that_cannot_be_served_says_why() {
     bench.receive(PCSCF, &register(2).text().replace("Require: path", "Require: path, sec-agree"));
     let bad = bench.sent(PCSCF);
     assert_eq!((bad.status(), bad.text(Name::Unsupported)), (420, Some("sec-agree")));
+    assert_eq!((bench.refusals("interval-too-brief"), bench.refusals("bad-extension")), (1, 1));
     bench.receive(PCSCF, &register(3).text().replace("To: <sip:", "To: <urn:"));
     assert_eq!(bench.sent(PCSCF).status(), 400);
     bench.receive(PCSCF, &register(4).text().replace(IMPI, "nobody"));

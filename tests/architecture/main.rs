@@ -1,5 +1,7 @@
 //! Who may depend on whom (docs/architecture.md, section 2), held against `cargo metadata`.
 
+mod refusals;
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;

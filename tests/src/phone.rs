@@ -168,7 +168,7 @@ impl Phone {
         lab.world.clear_sas(self.id);
         lab.world.close_connections(self.id);
         lab.world.run_for(Duration::from_millis(1));
-        self.desk.borrow_mut().inbox.clear();
+        self.forget_what_came();
         (self.set, self.answered, self.cseq) = (None, None, 0);
         self.call.push('x');
         let user = impi(self.number);
@@ -273,6 +273,11 @@ impl Phone {
     pub fn hears_nothing(&mut self, lab: &mut Lab, seconds: u64) -> bool {
         lab.world.run_for(Duration::from_secs(seconds));
         self.desk.borrow().inbox.is_empty()
+    }
+
+    /// What has come and was not read.
+    pub fn forget_what_came(&mut self) {
+        self.desk.borrow_mut().inbox.clear();
     }
 
     /// Sends, and gives what comes back.

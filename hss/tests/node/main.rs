@@ -2,6 +2,7 @@
 //! changed from elsewhere, or down.
 
 mod provisioning;
+mod refusals;
 mod world;
 
 use hss::Config;
@@ -134,7 +135,7 @@ fn beyond_the_limit_the_peer_is_told_too_busy() {
     }
     let busy = w.answers.pop().unwrap();
     assert!(busy.is_error(), "3004 is a protocol error");
-    assert_eq!(Maa::from_message(&busy).unwrap().result, ResultCode::TOO_BUSY);
+    assert_eq!((Maa::from_message(&busy).unwrap().result, w.refusals("busy")), (ResultCode::TOO_BUSY, 1));
     w.start_command("subscriber.list", json!({}));
     assert_eq!(w.replies.pop().unwrap().1.unwrap_err().status, 503);
     w.work_off();

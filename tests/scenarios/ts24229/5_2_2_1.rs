@@ -338,8 +338,29 @@ fn a_core_that_fails_after_the_challenge_is_said_inside_the_sa() {
         let (flow, answer) = phone.next(&mut lab);
         let set = phone.set.unwrap();
         assert_eq!((answer.status(), Phone::ports(flow)), (status, (set.port_pc, set.port_us)), "{why}");
+        assert_eq!(lab.refusals(lab.pcscf, "core-answer"), u64::from(status == 502), "{why}");
         lab.world.no_filter();
         lab.world.heal();
+        assert_nothing_left(&mut lab);
+    }
+}
+
+/// Nobody at the other end, or no way to find it: said at once, not after timer F.
+#[test]
+fn a_core_that_cannot_be_reached_is_said_at_once() {
+    let nowhere = |target: &str| std::collections::BTreeMap::from([(DOMAIN.to_owned(), vec![target.to_owned()])]);
+    for (hops, name, sentence) in [
+        (nowhere("tcp:10.0.1.99:4060"), "core-transport", "check next_hops"),
+        (std::collections::BTreeMap::new(), "core-no-target", "add it to next_hops or to DNS"),
+    ] {
+        let mut lab = lab_with(Policy::Require, |c| c.pcscf.next_hops = hops);
+        let mut phone = Phone::new(&mut lab, 0);
+        let begin = lab.world.now;
+        let told = Told::listen();
+        let text = phone.register(&phone.sec_agree());
+        assert_eq!(phone.ask(&mut lab, &text).status(), 504);
+        assert_eq!((told.take(sentence), lab.refusals(lab.pcscf, name)), (1, 1));
+        assert!(lab.world.now.since(begin) < Duration::from_secs(6), "{name}");
         assert_nothing_left(&mut lab);
     }
 }
@@ -400,6 +421,21 @@ fn a_slow_core_is_waited_for() {
         lab.world.name(e.from) == "icscf" && e.to == Some(lab.scscf) && matches!(e.what, ims_tests::What::Sip { .. })
     };
     assert_eq!(lab.world.trace.iter().filter(to_scscf).count(), 2);
+}
+
+/// Two seconds on each way inside the network: every hop repeats itself, each asks the next but once, and the UE gets one
+/// answer to each REGISTER.
+#[test]
+fn a_network_of_slow_links_still_registers() {
+    let mut lab = lab_with(Policy::Require, |_| {});
+    let mut phone = Phone::new(&mut lab, 0);
+    lab.world.core.latency = Duration::from_secs(2);
+    let begin = lab.world.now;
+    phone.attach(&mut lab);
+    assert!(lab.world.now.since(begin) > Duration::from_secs(30));
+    assert!(phone.hears_nothing(&mut lab, 60), "one answer each");
+    lab.rest();
+    assert_eq!((lab.registered_at_pcscf(), lab.world.sa_sets(lab.pcscf)), (1, 1));
 }
 
 /// What the UE writes about the network is taken off in clear, too; what it gets never names a key.

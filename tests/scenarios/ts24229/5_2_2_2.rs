@@ -178,6 +178,40 @@ fn a_connection_may_close_before_the_answer() {
     assert_eq!(lab.world.sa_sets(lab.pcscf), 1, "the attempt that was cut is gone");
 }
 
+/// The same at every moment: whatever the network knew when the connection went, the phone that tries again is in, and of
+/// what was cut off nothing stays.
+#[test]
+fn a_connection_may_close_at_any_moment() {
+    for cut in (0..120).step_by(6) {
+        for protected in [false, true] {
+            let mut lab = lab();
+            let mut phone = Phone::new(&mut lab, 0).over(Transport::Tcp);
+            if protected {
+                phone.get_challenged(&mut lab);
+            }
+            let text = phone.register(&phone.sec_agree());
+            phone.send(&mut lab, &text);
+            lab.world.run_for(Duration::from_millis(cut));
+            lab.world.close_connections(phone.id);
+            phone.hears_nothing(&mut lab, 60);
+            phone.forget_what_came();
+            match protected {
+                true => assert_eq!(refresh(&mut lab, &mut phone).status(), 200, "after {cut} ms"),
+                false => {
+                    phone.reboot(&mut lab);
+                    phone.renew();
+                    phone.attach(&mut lab);
+                }
+            }
+            let spi = phone.set.unwrap().spi_ps;
+            assert_eq!(registered(&lab)["sa"]["spi_ps"], spi, "after {cut} ms, protected {protected}");
+            lab.rest();
+            lab.world.run_for(Duration::from_secs(300));
+            assert_eq!(lab.world.sa_sets(lab.pcscf), 1, "after {cut} ms, protected {protected}");
+        }
+    }
+}
+
 /// After the 401, and after the 200: the phone connects to the protected port again and goes on.
 #[test]
 fn a_phone_reconnects_to_the_protected_port() {
