@@ -286,7 +286,9 @@ mod tests {
     #[test]
     fn the_shipped_file_says_what_the_defaults_are() {
         let text = include_str!("../../configs/scscf.toml");
-        let shipped: Config = ims_core::config::parse("scscf.toml", text).unwrap();
+        // The folder and the store are the matter of the shell.
+        let shell = text.find("[shell]").unwrap_or(text.len());
+        let shipped: Config = ims_core::config::parse("scscf.toml", &text[..shell]).unwrap();
         shipped.check().unwrap();
         assert_eq!(format!("{shipped:?}"), format!("{:?}", Config::default()));
     }
