@@ -29,6 +29,7 @@ use crate::push::{Push, Undelivered};
 use crate::request::CxJob;
 use crate::seal::KeyRing;
 use ims_core::config::ConfigError;
+use ims_core::metrics::{Histogram, Samples, catalogue};
 use ims_core::store::{StoreError, StoreReply, StoreRequest};
 use ims_core::time::earliest;
 use ims_core::{Action, Ctx, Event, Node, RequestId, Time, Timers};
@@ -55,6 +56,8 @@ pub struct Hss {
     last_id: u64,
     refusals: BTreeMap<&'static str, u64>,
     commands: BTreeMap<&'static str, u64>,
+    /// How long the store took, by what was asked.
+    store_times: BTreeMap<&'static str, Histogram>,
 }
 
 /// A procedure that waits.
@@ -62,6 +65,7 @@ pub struct Hss {
 struct Waiting {
     job: Job,
     stage: Stage,
+    since: Time,
 }
 
 #[derive(Debug)]
@@ -141,6 +145,25 @@ impl Node for Hss {
             "diameter": diameter,
         })
     }
+
+    fn metrics(&self, out: &mut Samples) {
+        self.endpoint.metrics(out);
+        out.counts(&catalogue::REFUSALS, &self.refusals);
+        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.pushes.len());
+        out.size(&catalogue::SUBSCRIBERS_CACHED, &[], self.cache.len());
+        self.store_times.iter().for_each(|(operation, took)| out.histogram(&catalogue::STORE_TIME, &[operation], took));
+    }
+}
+
+impl Stage {
+    /// The label of the time that the store took.
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Loading | Self::Probing { .. } => "load",
+            Self::Committing { .. } => "commit",
+            Self::Inserting | Self::Listing { .. } | Self::Queued => "other",
+        }
+    }
 }
 
 impl Hss {
@@ -157,6 +180,7 @@ impl Hss {
             last_id: 0,
             refusals: BTreeMap::new(),
             commands: BTreeMap::new(),
+            store_times: BTreeMap::new(),
             config,
         })
     }
@@ -218,7 +242,7 @@ impl Hss {
         self.last_id += 1;
         let id = RequestId(self.last_id);
         self.timers.set(id, ctx.now + self.config.store_timeout.0);
-        self.waiting.insert(id, Waiting { job, stage });
+        self.waiting.insert(id, Waiting { job, stage, since: ctx.now });
         id
     }
 
@@ -267,7 +291,9 @@ impl Hss {
 
     fn on_stored(&mut self, id: RequestId, result: Result<StoreReply, StoreError>, ctx: &mut Ctx<'_>) {
         // Absent: it was answered when its time was over.
-        let Some(Waiting { job, stage }) = self.unpark(id) else { return };
+        let Some(Waiting { job, stage, since }) = self.unpark(id) else { return };
+        let took = self.store_times.entry(stage.operation()).or_insert_with(Histogram::long);
+        took.observe(ctx.now.since(since));
         match (stage, result) {
             (Stage::Loading, Ok(StoreReply::Loaded(Some(record)))) => match store::read(&record) {
                 Ok((subscription, state)) => {

@@ -10,6 +10,7 @@ pub use config::{Config, Limits, Scscf, Timers};
 pub use error::Refusal;
 
 use ims_core::config::ConfigError;
+use ims_core::metrics::{Outcomes, Samples, catalogue};
 use ims_core::time::PerSecond;
 use ims_core::{Action, Command, Ctx, Event, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
@@ -34,6 +35,7 @@ pub struct Icscf {
     forwarded: BTreeMap<ClientTx, Registration>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
+    outcomes: Outcomes,
     /// Refusals that the log still takes.
     told: PerSecond,
 }
@@ -53,6 +55,7 @@ impl Icscf {
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             told: PerSecond::new(REFUSALS_TOLD),
         })
     }
@@ -116,6 +119,9 @@ impl Icscf {
     fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
         let (method, status, name) = (request.method(), refusal.status(), refusal.name());
+        if method == Method::Register {
+            self.outcomes.refused(name);
+        }
         match self.told.lets(ctx.now) {
             true => tracing::warn!(%method, status, refusal = name, "{refusal}"),
             false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
@@ -202,5 +208,13 @@ impl Node for Icscf {
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),
         })
+    }
+
+    fn metrics(&self, out: &mut Samples) {
+        self.sip.metrics(out);
+        self.cx.metrics(out);
+        self.outcomes.metrics(out);
+        out.counts(&catalogue::REFUSALS, &self.refusals);
+        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.forwarded.len());
     }
 }

@@ -6,6 +6,6 @@ fn main() -> ExitCode {
     ims_shell::role_main("icscf", |input| {
         let config: icscf::Config = input.config()?;
         let wiring = config.wiring();
-        Ok(ims_shell::Role::new(icscf::Icscf::new(config)?, wiring))
+        Ok(ims_shell::Role::new(icscf::Icscf::new(config)?, wiring).http(([127, 0, 0, 1], 8082).into()))
     })
 }

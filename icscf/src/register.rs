@@ -122,7 +122,14 @@ impl Icscf {
                 let name = registration.tried.last().cloned().unwrap_or_default();
                 self.next_scscf(registration, Refusal::ScscfUnavailable { name, status }, ctx);
             }
-            _ => self.sip.respond(registration.tx, message, ctx),
+            _ => {
+                match status {
+                    200..=299 => self.outcomes.count("passed"),
+                    401 => self.outcomes.count("challenged"),
+                    status => self.outcomes.refused(ims_sip::status::label(status)),
+                }
+                self.sip.respond(registration.tx, message, ctx);
+            }
         }
     }
 

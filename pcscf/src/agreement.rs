@@ -47,6 +47,16 @@ pub(crate) struct Challenge {
 }
 
 impl Waiting {
+    /// The label under which what the kernel said is counted.
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Install { .. } => "install",
+            Self::Extend { .. } => "extend",
+            Self::Remove => "remove",
+            Self::Audit => "audit",
+        }
+    }
+
     pub(crate) fn describe(&self) -> Value {
         match self {
             Self::Install { set, challenge } => json!({"install": set.0, "tries": challenge.tries}),
@@ -80,6 +90,7 @@ impl Pcscf {
             }
             None => {}
         }
+        self.measured.challenged(&forwarded.claim.impi, forwarded.since, ctx.now);
         self.sip.respond(forwarded.from.tx, response, ctx);
         Ok(())
     }
@@ -199,6 +210,7 @@ impl Pcscf {
             return;
         };
         self.timers.clear(&Timer::Waiting(id));
+        self.measured.kernel(waiting.operation(), &result);
         match (waiting, result) {
             (Waiting::Install { set, challenge }, Ok(())) => self.on_installed(set, *challenge, ctx),
             (Waiting::Install { set, challenge }, Err(e)) => self.on_not_installed(set, challenge, e, ctx),
@@ -235,6 +247,7 @@ impl Pcscf {
         held.until = until;
         response.push_back(Name::SecurityServer, security_server(&held.set, self.config.security.q));
         self.timers.set(Timer::Set(set), until);
+        self.measured.challenged(&forwarded.claim.impi, forwarded.since, ctx.now);
         self.sip.respond(forwarded.from.tx, response, ctx);
     }
 
@@ -276,6 +289,8 @@ impl Pcscf {
         match no_esp && policy == Policy::Allow {
             true => {
                 self.count("registered-without-esp");
+                let forwarded = &challenge.forwarded;
+                self.measured.challenged(&forwarded.claim.impi, forwarded.since, ctx.now);
                 self.sip.respond(from.tx, challenge.response, ctx);
             }
             false => self.refuse(from, &request, &Refusal::Kernel(error), ctx),
@@ -399,6 +414,7 @@ impl Pcscf {
             return self.timers.set(Timer::Registration(id), next);
         }
         info!(impi = ?registration.impi, "registration expired");
+        self.measured.outcomes.count("expired");
         if !registration.is_protected() {
             self.contacts.remove(id);
             return;
@@ -415,7 +431,9 @@ impl Pcscf {
     }
 
     fn on_kernel_silent(&mut self, id: RequestId, ctx: &mut Ctx<'_>) {
-        match self.waiting.remove(&id) {
+        let waiting = self.waiting.remove(&id);
+        waiting.iter().for_each(|w| self.measured.kernel_said(w.operation(), "silent"));
+        match waiting {
             Some(Waiting::Install { set, challenge }) => {
                 // It may still do what it was asked, some day.
                 self.remove_set(set, ctx);

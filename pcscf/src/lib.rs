@@ -11,6 +11,7 @@ pub mod config;
 mod contacts;
 pub mod error;
 mod kept;
+mod measure;
 mod register;
 mod sa;
 mod sec_agree;
@@ -22,9 +23,11 @@ pub use error::Refusal;
 use crate::agreement::Waiting;
 use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::kept::Restored;
+use crate::measure::Measured;
 use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use ims_core::config::ConfigError;
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
 use ims_sip::endpoint::{EndpointConfig, LocateConfig, SipEvent, SipTimers};
@@ -57,6 +60,7 @@ pub struct Pcscf {
     timers: Timers<Timer>,
     /// How often each thing was refused or dropped.
     refusals: BTreeMap<&'static str, u64>,
+    measured: Measured,
     next_request: u64,
     /// The audit that the kernel has not answered yet.
     auditing: Option<RequestId>,
@@ -117,6 +121,7 @@ impl Pcscf {
             waiting: BTreeMap::new(),
             timers: Timers::default(),
             refusals: BTreeMap::new(),
+            measured: Measured::default(),
             next_request: 0,
             auditing: None,
             adopted: false,
@@ -244,6 +249,9 @@ impl Pcscf {
     fn refuse(&mut self, from: Inbound, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
         let (status, name) = (refusal.status(), refusal.name());
+        if request.method() == Method::Register {
+            self.measured.outcomes.refused(name);
+        }
         let is_told = self.told.lets(ctx.now);
         match status {
             _ if !is_told => debug!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
@@ -396,6 +404,21 @@ impl Node for Pcscf {
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
         })
+    }
+
+    fn metrics(&self, out: &mut Samples) {
+        self.sip.metrics(out);
+        self.measured.metrics(out);
+        out.counts(&catalogue::REFUSALS, &self.refusals);
+        let registered = self.contacts.all().filter(|(_, r)| r.is_registered()).count();
+        out.size(&catalogue::REGISTERED, &[], registered);
+        out.size(&catalogue::AUTHENTICATING, &[], self.contacts.len() - registered);
+        out.size(&catalogue::IN_PROGRESS, &[], self.forwarded.len() + self.waiting.len());
+        for (state, n) in self.sets.by_state() {
+            out.size(&catalogue::SA_SETS, &[state], n);
+        }
+        let esp = !self.told_no_esp && self.config.security.protects_anybody();
+        out.size(&catalogue::ESP, &[], usize::from(esp));
     }
 }
 

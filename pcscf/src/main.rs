@@ -8,6 +8,6 @@ fn main() -> ExitCode {
     role_main("pcscf", |input| {
         let config: Config = input.config()?;
         let wiring = config.wiring();
-        Ok(Role::new(Pcscf::new(config)?, wiring).keeps())
+        Ok(Role::new(Pcscf::new(config)?, wiring).keeps().http(([127, 0, 0, 1], 8081).into()))
     })
 }

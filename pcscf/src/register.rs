@@ -10,7 +10,7 @@ use crate::sa::{SetId, State};
 use crate::sec_agree::{self, Proposal};
 use crate::{Pcscf, Refusal, Timer, auth_params, charging};
 use ims_core::uri::Uri;
-use ims_core::{Ctx, Flow, Impi, Impu};
+use ims_core::{Ctx, Flow, Impi, Impu, Time};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
 use ims_sip::headers::{Contact, Expires, NameAddr, PAssociatedUri, To};
 use ims_sip::message::HeaderError;
@@ -36,6 +36,8 @@ pub(crate) struct Inbound {
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarded {
     pub(crate) from: Inbound,
+    /// When it came.
+    pub(crate) since: Time,
     pub(crate) request: Message,
     pub(crate) claim: Claim,
     pub(crate) proposal: Proposal,
@@ -191,7 +193,9 @@ impl Pcscf {
         self.prepare(&mut outward, &token, from.set.is_some(), ctx)?;
         let home = Destination::Uri(message.uri().to_owned());
         let tx = self.sip.send_request(outward, home, ctx);
-        self.forwarded.insert(tx, Forwarded { from, request: message.clone(), claim, proposal, token, registration });
+        let since = ctx.now;
+        let request = message.clone();
+        self.forwarded.insert(tx, Forwarded { from, since, request, claim, proposal, token, registration });
         Ok(())
     }
 
@@ -348,6 +352,7 @@ impl Pcscf {
             200..=299 => self.on_registered(&forwarded, response, ctx),
             status => {
                 self.on_rejected(&forwarded, status, ctx);
+                self.measured.outcomes.refused(ims_sip::status::label(status));
                 self.sip.respond(from.tx, response, ctx);
                 Ok(())
             }
@@ -380,6 +385,14 @@ impl Pcscf {
     fn on_registered(&mut self, forwarded: &Forwarded, response: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let bad = |e: HeaderError| Refusal::CoreAnswer(e.to_string());
         let granted = forwarded.claim.wanted.granted(&response).map_err(bad)?;
+        let id = forwarded.from.set.and_then(|set| self.sets.by_id(set)).map(|h| h.registration);
+        let known = id.or(forwarded.registration).and_then(|id| self.contacts.by_id(id));
+        let outcome = match granted {
+            None => "queried",
+            Some(0) => "deregistered",
+            Some(_) if known.is_some_and(|r| r.bindings.contains_key(&forwarded.claim.impu)) => "refreshed",
+            Some(_) => "registered",
+        };
         let policy = self.config.security.policy_for(&forwarded.claim.impi);
         match (granted, forwarded.from.set) {
             (None, _) => {}
@@ -393,6 +406,7 @@ impl Pcscf {
                 }
             }
         }
+        self.measured.accepted(outcome, &forwarded.claim.impi, forwarded.since, ctx.now);
         self.sip.respond(forwarded.from.tx, response, ctx);
         Ok(())
     }

@@ -297,6 +297,13 @@ impl SaTable {
     pub(crate) fn len(&self) -> usize {
         self.sets.len()
     }
+
+    /// How many there are in each state.
+    pub(crate) fn by_state(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::from(["installing", "proposed", "active", "retiring"].map(|name| (name, 0)));
+        self.sets.values().for_each(|held| *counts.entry(held.state.name()).or_default() += 1);
+        counts
+    }
 }
 
 /// A range from its n-th member around to the one before.

@@ -136,6 +136,7 @@ impl Scscf {
             let keys = Zeroizing::new([av.ck.to_wire_hex(), av.ik.to_wire_hex()]);
             header.push_str(&format!(",ck=\"{}\",ik=\"{}\"", keys[0], keys[1]));
         }
+        self.outcomes.count("challenged");
         let mut answer = Message::response(&attempt.message, 401, Some(&ctx.rng.token(10)));
         answer.set(Name::WwwAuthenticate, header);
         let until = ctx.now + self.config.registration.await_auth.0;

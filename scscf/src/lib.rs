@@ -14,6 +14,7 @@ pub use error::Refusal;
 
 use auth::Challenges;
 use ims_core::config::ConfigError;
+use ims_core::metrics::{Outcomes, Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
@@ -44,6 +45,7 @@ pub struct Scscf {
     waiting: BTreeMap<RequestId, Waiting>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
+    outcomes: Outcomes,
     /// Refusals that the log still takes.
     told: PerSecond,
 }
@@ -69,6 +71,7 @@ impl Scscf {
             config,
             waiting: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             told: PerSecond::new(REFUSALS_TOLD),
         })
     }
@@ -166,6 +169,9 @@ impl Scscf {
     fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
         let (method, status, name) = (request.method(), refusal.status(), refusal.name());
+        if method == Method::Register {
+            self.outcomes.refused(name);
+        }
         match self.told.lets(ctx.now) {
             true => tracing::warn!(%method, status, refusal = name, "{refusal}"),
             false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
@@ -196,11 +202,13 @@ impl Scscf {
     fn on_timers(&mut self, ctx: &mut Ctx<'_>) {
         while let Some((impi, challenge)) = self.auth.pop_expired(ctx.now) {
             self.count("authentication-timeout");
+            self.outcomes.refused("authentication-timeout");
             tracing::info!(impu = ?challenge.impu, "no answer to the challenge: the phone cannot reach us or gave up");
             self.tell_hss(&impi, &challenge.impu, ServerAssignmentType::AuthenticationTimeout, ctx);
         }
         while let Some(gone) = self.registrar.pop_expired(ctx.now) {
             self.count("registration-expired");
+            self.outcomes.count("expired");
             tracing::info!(impu = ?gone.impu, "registration expired: the phone did not refresh it");
             self.tell_hss(&gone.impi, &gone.impu, ServerAssignmentType::TimeoutDeregistration, ctx);
         }
@@ -278,5 +286,15 @@ impl Node for Scscf {
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),
         })
+    }
+
+    fn metrics(&self, out: &mut Samples) {
+        self.sip.metrics(out);
+        self.cx.metrics(out);
+        self.outcomes.metrics(out);
+        out.counts(&catalogue::REFUSALS, &self.refusals);
+        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len());
+        out.size(&catalogue::REGISTERED, &[], self.registrar.len());
+        out.size(&catalogue::AUTHENTICATING, &[], self.auth.len());
     }
 }

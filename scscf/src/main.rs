@@ -6,6 +6,6 @@ fn main() -> ExitCode {
     ims_shell::role_main("scscf", |input| {
         let config: scscf::Config = input.config()?;
         let wiring = config.wiring();
-        Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring).keeps())
+        Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring).keeps().http(([127, 0, 0, 1], 8083).into()))
     })
 }

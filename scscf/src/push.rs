@@ -37,6 +37,7 @@ impl Scscf {
         let gone: Vec<Impu> = self.registrar.of_impi(&rtr.impi).filter(|r| named(r)).map(|r| r.impu.clone()).collect();
         for impu in &gone {
             self.registrar.remove(&rtr.impi, impu);
+            self.outcomes.count("ended-by-hss");
             tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
         }
         self.auth.forget(&rtr.impi);

@@ -207,6 +207,7 @@ impl Scscf {
                 self.store_and_answer(Registration { bindings, ..known }, attempt, ctx);
             }
             None => {
+                self.outcomes.count("deregistered");
                 let mut answer = Message::response(&attempt.message, 200, Some(&ctx.rng.token(10)));
                 answer.copy(Name::Path, &attempt.message);
                 self.sip.respond(attempt.tx, answer, ctx);
@@ -218,6 +219,12 @@ impl Scscf {
         let answer = self.ok(&registration, attempt, ctx);
         let was_registered = self.registrar.find(&attempt.impi, &attempt.impu).is_some();
         let (impu, impi, contacts) = (&attempt.impu, &attempt.impi, registration.bindings.len());
+        self.outcomes.count(match (was_registered, contacts) {
+            _ if matches!(attempt.wish.contacts, Contacts::Query) => "queried",
+            (_, 0) => "deregistered",
+            (false, _) => "registered",
+            (true, _) => "refreshed",
+        });
         match (was_registered, contacts) {
             (false, 0) => {}
             (false, _) => tracing::info!(?impu, ?impi, contacts, protected = attempt.is_protected, "registered"),

@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod dns;
 pub mod ident;
+pub mod metrics;
 pub mod node;
 pub mod pack;
 pub mod rng;

@@ -2,12 +2,14 @@
 
 use crate::command::{Command, CommandId, Problem};
 use crate::dns::{DnsError, DnsQuery, DnsRecord};
+use crate::metrics::Samples;
 use crate::sa::{SaAudit, SaChange, SaError, SaExpiry, SaSet, SaSide};
 use crate::store::{StoreError, StoreReply, StoreRequest};
 use crate::{Rng, Time};
 use bytes::Bytes;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A network element as a value: pure, and the same under the shell and under the simulator.
 pub trait Node {
@@ -19,6 +21,13 @@ pub trait Node {
 
     /// The state as an operator may see it: no keys.
     fn snapshot(&self) -> serde_json::Value;
+
+    /// What was counted and measured, for whoever watches many nodes.
+    fn metrics(&self, _out: &mut Samples) {}
+
+    /// Told before events that have waited: the oldest of them so long. A node that may refuse work judges by it
+    /// whether it keeps up.
+    fn waited(&mut self, _oldest: Duration, _now: Time) {}
 }
 
 /// All of the outside world that a node sees while it handles an event.

@@ -14,6 +14,7 @@ use crate::peer::{Outcome, Peer, State, advice};
 use crate::requests::Requests;
 use crate::served::{Served, Verdict};
 use bytes::Bytes;
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::earliest;
 use ims_core::{Action, Ctx, LinkId, PeerId, RequestId, Time, Timers};
 use std::collections::{BTreeMap, VecDeque};
@@ -277,6 +278,16 @@ impl Endpoint {
             "serving": self.served.len(),
             "counters": self.local.counters.snapshot(),
         })
+    }
+
+    pub fn metrics(&self, out: &mut Samples) {
+        self.local.counters.metrics(out);
+        let mut states: BTreeMap<&'static str, usize> = BTreeMap::new();
+        self.peers.values().for_each(|peer| *states.entry(peer.state.name()).or_default() += 1);
+        states.iter().for_each(|(state, n)| out.size(&catalogue::DIAMETER_PEERS, &[state], *n));
+        out.size(&catalogue::DIAMETER_IN_FLIGHT, &["sent"], self.requests.len());
+        out.size(&catalogue::DIAMETER_IN_FLIGHT, &["received"], self.served.len());
+        self.requests.times().for_each(|(command, took)| out.histogram(&catalogue::DIAMETER_TIME, &[command], took));
     }
 
     /// Lets a peer act, then does what follows from it.

@@ -5,6 +5,7 @@ use crate::base;
 use crate::config::EndpointConfig;
 use crate::cx::ResultCode;
 use crate::dict;
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::{Action, Ctx, LinkId, Time};
 use std::collections::BTreeMap;
 
@@ -120,6 +121,23 @@ impl Counters {
     /// Something that a peer sent was not accepted; `what` is one of our own fixed names.
     pub(crate) fn refuse(&mut self, what: &'static str) {
         *self.refusals.entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn metrics(&self, out: &mut Samples) {
+        for ((direction, command, result), n) in &self.messages {
+            let direction = match direction {
+                Direction::Sent => "sent",
+                Direction::Received => "received",
+            };
+            let result = match result {
+                Some(ResultCode::Base(code)) => code.to_string(),
+                Some(ResultCode::Experimental(code)) => format!("experimental-{code}"),
+                None if command.ends_with('R') => "request".into(),
+                None => "none".into(),
+            };
+            out.count(&catalogue::DIAMETER_MESSAGES, &[direction, command, &result], *n);
+        }
+        out.counts(&catalogue::DIAMETER_REFUSALS, &self.refusals);
     }
 
     /// `{"sent": {"MAR": 1, ...}, "received": {"MAA 2001": 1, ...}, "refusals": {...}}`

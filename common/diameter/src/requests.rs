@@ -4,6 +4,7 @@ use crate::endpoint::{DiameterEvent, Endpoint, RequestFailure, To};
 use crate::message::{Message, result};
 use crate::peer::{Peer, State};
 use crate::{base, dict};
+use ims_core::metrics::Histogram;
 use ims_core::{Ctx, LinkId, RequestId, Time};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,8 @@ pub(crate) struct Requests {
     pending: BTreeMap<RequestId, Pending>,
     by_hop: BTreeMap<u32, (LinkId, RequestId)>,
     last_id: u64,
+    /// From request to answer, by command.
+    took: BTreeMap<&'static str, Histogram>,
 }
 
 impl Requests {
@@ -32,6 +35,10 @@ impl Requests {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.by_hop.is_empty()
+    }
+
+    pub(crate) fn times(&self) -> impl Iterator<Item = (&'static str, &Histogram)> {
+        self.took.iter().map(|(command, took)| (*command, took))
     }
 
     pub(crate) fn on_link(&self, link: LinkId) -> usize {
@@ -178,7 +185,11 @@ impl Endpoint {
         if self.try_elsewhere(link, id, &message, ctx) {
             return;
         }
-        self.requests.take(id);
+        if let Some(asked) = self.requests.take(id) {
+            let command = dict::command_name(asked.message.command(), true).unwrap_or("other");
+            let begun = asked.expires - self.local.config.request_timeout;
+            self.requests.took.entry(command).or_insert_with(Histogram::long).observe(ctx.now.since(begun));
+        }
         self.events.push_back(DiameterEvent::Answer { id, message });
     }
 

@@ -27,6 +27,7 @@ const GATHER: usize = 64;
 
 enum Link {
     Socket {
+        node: NodeIndex,
         queue: mpsc::Sender<Bytes>,
         close: Arc<Notify>,
     },
@@ -56,8 +57,9 @@ impl Links {
                     warn!(to = world.nodes[*node].name, "overload: a Diameter message was dropped");
                 }
             }
-            Some(Link::Socket { queue, close }) => {
+            Some(Link::Socket { node, queue, close }) => {
                 if let Err(mpsc::error::TrySendError::Full(_)) = queue.try_send(bytes) {
+                    world.nodes[*node].meters.diameter.queue_full.fetch_add(1, Ordering::Relaxed);
                     warn!(link = link.0, "the Diameter peer does not read: link closed");
                     close.notify_one();
                     links.remove(&link);
@@ -87,6 +89,16 @@ impl Links {
     /// Whether every link is closed, and what was sent has left.
     pub(crate) fn all_closed(&self) -> bool {
         lock(&self.open).is_empty() && self.sockets.load(Ordering::Acquire) == 0
+    }
+
+    /// Of a node: open connections with others, and messages that wait on them.
+    pub(crate) fn load(&self, of: NodeIndex) -> (usize, usize) {
+        let links = lock(&self.open);
+        let queues = links.values().filter_map(|link| match link {
+            Link::Socket { node, queue, .. } if *node == of => Some(queue.max_capacity() - queue.capacity()),
+            _ => None,
+        });
+        queues.fold((0, 0), |(open, waiting), queue| (open + 1, waiting + queue))
     }
 
     fn insert(&self, id: LinkId, link: Link) {
@@ -153,7 +165,8 @@ async fn open(world: &World, node: NodeIndex, target: &str) -> io::Result<Opened
 /// Accepts until the shell ends.
 pub(crate) async fn serve(world: Arc<World>, node: NodeIndex, listener: TcpListener) {
     let limit = Limit::new(&world.settings);
-    while let Some((stream, remote, place)) = tcp::accept(&listener, &limit).await {
+    let meters = world.nodes[node].meters.clone();
+    while let Some((stream, remote, place)) = tcp::accept(&listener, &limit, &meters.diameter).await {
         let world_here = world.clone();
         world.tasks.spawn(async move {
             run_link(world_here, node, None, stream, remote).await;
@@ -167,7 +180,7 @@ async fn run_link(world: Arc<World>, node: NodeIndex, peer: Option<PeerId>, stre
     let _counted = Counted::new(&world);
     let (queue, mut waiting) = mpsc::channel(world.settings.tcp_queue.max(GATHER) * 4);
     let close = Arc::new(Notify::new());
-    world.links.insert(link, Link::Socket { queue, close: close.clone() });
+    world.links.insert(link, Link::Socket { node, queue, close: close.clone() });
     world.inbox(node).push(Event::LinkUp { link, peer, remote });
     let (read_half, mut write_half) = stream.into_split();
     let ended = tokio::select! {

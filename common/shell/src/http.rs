@@ -64,6 +64,11 @@ pub(crate) async fn serve(world: Arc<World>, listener: TcpListener, token: Secre
 }
 
 fn routes(console: Console) -> Router {
+    let metrics = || Router::new().route("/metrics", get(metrics));
+    let (open, closed) = match console.world.settings.metrics_need_token {
+        true => (Router::new(), metrics()),
+        false => (metrics(), Router::new()),
+    };
     let limit = console.world.settings.http_body_limit;
     // Neither length nor time of the whole are limited, but of each line and each command.
     let bulk = Router::new()
@@ -73,7 +78,9 @@ fn routes(console: Console) -> Router {
         .route("/v1/subscribers", post(create).get(list))
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
         .route("/v1/status", get(status))
+        .merge(closed)
         .layer(middleware::from_fn_with_state(console.clone(), authorise))
+        .merge(open)
         .route("/healthz", get(health))
         .fallback(|| async { refuse(Problem::not_found("there is no such resource: see the API description")) })
         .method_not_allowed_fallback(|| async {
@@ -188,6 +195,11 @@ async fn health(State(console): State<Console>) -> Response {
         }
     }
     "ok\n".into_response()
+}
+
+async fn metrics(State(console): State<Console>) -> Response {
+    let text = crate::metrics::exposition(&console.world).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Sends a command to the node of that name and waits for its reply.

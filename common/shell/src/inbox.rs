@@ -3,9 +3,11 @@
 //! Nobody inside the shell ever waits on a node's inbox while a node waits on it: a node's own actions only *offer* to other
 //! inboxes. Answers to what a node asked itself are always let in, for their number is bounded by its questions.
 
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::{Event, Problem};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub(crate) type CommandReply = oneshot::Sender<Result<serde_json::Value, Problem>>;
@@ -20,6 +22,7 @@ pub(crate) enum Input {
     Snapshot(oneshot::Sender<serde_json::Value>),
     /// Answered when it is this one's turn.
     Ping(oneshot::Sender<()>),
+    Metrics(oneshot::Sender<Samples>),
 }
 
 /// Which budget an input was counted against.
@@ -35,6 +38,13 @@ enum Room {
 pub(crate) struct Queued {
     input: Input,
     room: Room,
+    since: Instant,
+}
+
+impl Queued {
+    fn new(input: Input, room: Room) -> Self {
+        Self { input, room, since: Instant::now() }
+    }
 }
 
 #[derive(Clone)]
@@ -43,6 +53,7 @@ pub(crate) struct Inbox {
     general: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
     dropped: Arc<AtomicU64>,
+    size: usize,
 }
 
 impl Inbox {
@@ -51,8 +62,8 @@ impl Inbox {
         let (tx, rx) = mpsc::unbounded_channel();
         let general = Arc::new(Semaphore::new(size));
         let reserved = Arc::new(Semaphore::new(size * 2));
-        let inbox = Self { tx, general, reserved, dropped: Arc::default() };
-        (inbox.clone(), Intake { rx, inbox, batch: Vec::new() })
+        let inbox = Self { tx, general, reserved, dropped: Arc::default(), size };
+        (inbox.clone(), Intake { rx, inbox, batch: Vec::new(), oldest: None })
     }
 
     /// For datagrams: false when there is no room.
@@ -69,7 +80,7 @@ impl Inbox {
         match budget.try_acquire() {
             Ok(permit) => {
                 permit.forget();
-                self.tx.send(Queued { input: Input::Event(event), room }).is_ok()
+                self.tx.send(Queued::new(Input::Event(event), room)).is_ok()
             }
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -83,7 +94,7 @@ impl Inbox {
         match self.general.acquire().await {
             Ok(permit) => {
                 permit.forget();
-                self.tx.send(Queued { input: Input::Event(event), room: Room::General }).is_ok()
+                self.tx.send(Queued::new(Input::Event(event), Room::General)).is_ok()
             }
             Err(_) => false,
         }
@@ -95,12 +106,19 @@ impl Inbox {
     }
 
     pub(crate) fn input(&self, input: Input) {
-        let _ = self.tx.send(Queued { input, room: Room::Free });
+        let _ = self.tx.send(Queued::new(input, Room::Free));
     }
 
     /// Events that found no room.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn measure(&self, out: &mut Samples) {
+        let (general, reserved) = (self.general.available_permits(), self.reserved.available_permits());
+        out.size(&catalogue::INBOX_EVENTS, &["general"], self.size.saturating_sub(general));
+        out.size(&catalogue::INBOX_EVENTS, &["reserved"], (self.size * 2).saturating_sub(reserved));
+        out.count(&catalogue::INBOX_DROPPED, &[], self.dropped());
     }
 
     fn release(&self, room: Room) {
@@ -117,17 +135,25 @@ pub(crate) struct Intake {
     rx: mpsc::UnboundedReceiver<Queued>,
     inbox: Inbox,
     batch: Vec<Queued>,
+    /// When the first of the last batch came in.
+    oldest: Option<Instant>,
 }
 
 impl Intake {
     /// Waits for something and takes up to `limit`. Safe to cancel.
     pub(crate) async fn next_batch(&mut self, limit: usize, out: &mut Vec<Input>) -> usize {
         let count = self.rx.recv_many(&mut self.batch, limit).await;
+        self.oldest = self.batch.first().map(|queued| queued.since);
         for queued in self.batch.drain(..) {
             self.inbox.release(queued.room);
             out.push(queued.input);
         }
         count
+    }
+
+    /// How long the first of the last batch had waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {

@@ -32,6 +32,7 @@ mod http;
 mod import;
 mod inbox;
 mod keep;
+mod metrics;
 mod node_task;
 mod raw_socket;
 mod role;

@@ -8,6 +8,7 @@ use crate::store::StoreJob;
 use crate::world::{NodeIndex, World};
 use crate::xfrm::{SaJob, SaWork};
 use bytes::Bytes;
+use ims_core::metrics::{Histogram, Samples, catalogue};
 use ims_core::store::StoreError;
 use ims_core::time::earliest;
 use ims_core::{
@@ -16,6 +17,7 @@ use ims_core::{
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tracing::{debug, info};
 
 /// Events handled before the task looks at its deadline again.
@@ -42,6 +44,8 @@ pub(crate) struct NodeTask {
     rng: Rng,
     actions: Vec<Action>,
     calls: BTreeMap<CommandId, CommandReply>,
+    handled: BTreeMap<&'static str, Histogram>,
+    waits: Histogram,
     /// None: nothing is kept, a restart begins with nothing.
     keeping: Option<Keeping>,
     /// What the node wanted done after something that is to be kept, until that is written.
@@ -57,8 +61,19 @@ impl NodeTask {
         rng: Rng,
         keeping: Option<Keeping>,
     ) -> Self {
-        let (actions, held, calls) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { index, node, intake, world, rng, actions, calls, keeping, held }
+        Self {
+            index,
+            node,
+            intake,
+            world,
+            rng,
+            actions: Vec::new(),
+            calls: BTreeMap::new(),
+            handled: BTreeMap::new(),
+            waits: Histogram::long(),
+            keeping,
+            held: Vec::new(),
+        }
     }
 
     /// Until the shell ends.
@@ -71,7 +86,14 @@ impl NodeTask {
             let retry_at = self.keeping.as_ref().and_then(Keeping::retry_at);
             let deadline = earliest(self.node.deadline(), retry_at).map(|time| self.world.clock.instant(time));
             tokio::select! {
-                count = self.intake.next_batch(BATCH, &mut batch) => if count == 0 { return },
+                count = self.intake.next_batch(BATCH, &mut batch) => {
+                    if count == 0 {
+                        return;
+                    }
+                    let waited = self.intake.waited();
+                    self.waits.observe(waited);
+                    self.node.waited(waited, self.world.clock.now());
+                }
                 () = sleep_until(deadline) => {}
             }
             for input in batch.drain(..) {
@@ -130,6 +152,7 @@ impl NodeTask {
             Input::Ping(reply) => {
                 let _ = reply.send(());
             }
+            Input::Metrics(reply) => drop(reply.send(self.measure())),
             Input::Command { call, args, reply } => {
                 if self.calls.len() >= CALLS {
                     self.calls.retain(|_, reply| !reply.is_closed());
@@ -148,6 +171,7 @@ impl NodeTask {
     fn handle(&mut self, event: Event) {
         let mut actions = std::mem::take(&mut self.actions);
         let now = self.world.clock.now();
+        let kind = kind(&event);
         if let Some(tap) = &self.world.tap {
             tap(&self.world.nodes[self.index].name, now, Tapped::Event(&event));
         }
@@ -165,6 +189,17 @@ impl NodeTask {
             }
         }
         self.actions = actions;
+        self.handled.entry(kind).or_insert_with(Histogram::short).observe(self.world.clock.now().since(now));
+    }
+
+    fn measure(&self) -> Samples {
+        let mut out = Samples::default();
+        out.level(&catalogue::NODE_UP, &[], 1.0);
+        self.node.metrics(&mut out);
+        self.handled.iter().for_each(|(kind, took)| out.histogram(&catalogue::NODE_TIME, &[kind], took));
+        self.inbox().measure(&mut out);
+        out.histogram(&catalogue::INBOX_WAIT, &[], &self.waits);
+        out
     }
 
     fn keep(&mut self, change: Change) {
@@ -191,7 +226,10 @@ impl NodeTask {
                     None => Some("no database is configured for this node"),
                     Some(store) => {
                         let job = StoreJob { id, request, inbox: self.inbox().clone() };
-                        store.try_send(job).is_err().then_some("too many requests wait for the database")
+                        store.try_send(job).is_err().then(|| {
+                            self.world.nodes[self.index].meters.store_refused.fetch_add(1, Ordering::Relaxed);
+                            "too many requests wait for the database"
+                        })
                     }
                 };
                 if let Some(reason) = refused {
@@ -210,6 +248,7 @@ impl NodeTask {
     fn ask_kernel(&self, id: RequestId, what: SaWork) {
         let is_audit = matches!(what, SaWork::Audit { .. });
         if self.world.sa.try_send(SaJob { node: self.index, id, what }).is_err() {
+            self.world.sa_refused.fetch_add(1, Ordering::Relaxed);
             self.inbox().push(SaJob::refused(id, is_audit));
         }
     }
@@ -236,6 +275,19 @@ impl NodeTask {
 
     fn inbox(&self) -> &Inbox {
         self.intake.inbox()
+    }
+}
+
+/// The label of the time that an event took.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Sip(_) => "sip",
+        Event::Diameter { .. } => "diameter",
+        Event::Stored { .. } => "stored",
+        Event::Sa { .. } | Event::SaExpired(_) => "sa",
+        Event::Timeout => "timeout",
+        Event::Command(_) => "command",
+        _ => "other",
     }
 }
 

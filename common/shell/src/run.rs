@@ -5,7 +5,7 @@ use crate::inbox::{Inbox, Intake};
 use crate::keep::{Journal, Keeping};
 use crate::node_task::{NodeTask, Tap};
 use crate::store::{self, Sqlite, StoreJob};
-use crate::world::{Bound, Clock, Ids, NodeIndex, Seat, Tasks, World};
+use crate::world::{Bound, Clock, Ids, Meters, NodeIndex, Seat, Tasks, World};
 use crate::xfrm::{self, ProtectedPort, SaKernel};
 use crate::{Settings, StartError, diameter_tcp, entropy, http, sip_tcp, sip_udp, tcp};
 use ims_core::{Event, Node, Problem, Secret, Wiring};
@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +86,7 @@ impl Shell {
             sockets.bind(&settings, index, &name, &wiring)?;
             let (inbox, intake) = Inbox::new(settings.inbox);
             names.push(name.clone());
-            seats.push(Seat { name, inbox });
+            seats.push(Seat { name, inbox, meters: Arc::<Meters>::default() });
             ready.push((node, intake, entropy::rng()?));
         }
         let http = sockets.bind_http(&settings, &seats)?;
@@ -119,6 +120,7 @@ impl Shell {
             dns: Dns::new(),
             stores: store_senders,
             sa,
+            sa_refused: AtomicU64::new(0),
             tasks: Tasks::default(),
             ids: Ids::default(),
             tap,

@@ -54,6 +54,8 @@ pub struct Settings {
     pub keep_sync: Span,
     /// How long a REST request may take.
     pub http_time: Span,
+    /// Whether `/metrics` wants the admin token too. It names no subscriber and no address.
+    pub metrics_need_token: bool,
     /// Largest REST request body, in bytes.
     pub http_body_limit: usize,
 }
@@ -82,6 +84,7 @@ impl Default for Settings {
             keep: true,
             keep_sync: Span::secs(1),
             http_time: Span::secs(10),
+            metrics_need_token: false,
             http_body_limit: 1 << 20,
         }
     }

@@ -35,6 +35,7 @@ struct Outgoing {
 /// An open connection, or one being opened.
 enum Connection {
     Socket {
+        node: NodeIndex,
         queue: mpsc::Sender<Outgoing>,
         close: Arc<Notify>,
         flow: Flow,
@@ -77,6 +78,16 @@ impl Connections {
         }
     }
 
+    /// Of a node: open connections with others, and messages that wait on them.
+    pub(crate) fn load(&self, of: NodeIndex) -> (usize, usize) {
+        let table = lock(&self.0);
+        let queues = table.by_id.values().filter_map(|connection| match connection {
+            Connection::Socket { node, queue, .. } if *node == of => Some(queue.max_capacity() - queue.capacity()),
+            _ => None,
+        });
+        queues.fold((0, 0), |(open, waiting), queue| (open + 1, waiting + queue))
+    }
+
     fn forget(&self, conn: ConnId, keys: &[(NodeIndex, SocketAddr, SocketAddr)]) {
         let mut table = lock(&self.0);
         table.by_id.remove(&conn);
@@ -111,7 +122,10 @@ pub(crate) fn send(
     match table.by_id.get(&conn) {
         None => Err(FlowError::Closed),
         Some(Connection::Socket { queue, .. }) => queue.try_send(Outgoing { bytes, tag }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => FlowError::QueueFull,
+            mpsc::error::TrySendError::Full(_) => {
+                world.nodes[node].meters.sip.queue_full.fetch_add(1, Ordering::Relaxed);
+                FlowError::QueueFull
+            }
             mpsc::error::TrySendError::Closed(_) => FlowError::Closed,
         }),
         Some(Connection::Inside { node, peer_flow, .. }) => {
@@ -161,7 +175,7 @@ impl Table {
         let (queue, waiting) = mpsc::channel(world.settings.tcp_queue.max(1));
         let close = Arc::new(Notify::new());
         let flow = Flow { conn: Some(conn), ..flow };
-        let entry = Connection::Socket { queue: queue.clone(), close: close.clone(), flow };
+        let entry = Connection::Socket { node, queue: queue.clone(), close: close.clone(), flow };
         self.by_id.insert(conn, entry);
         self.by_pair.insert((node, flow.local, flow.remote), conn);
         (ConnectionTask { node, conn, asked: flow, queue: queue.downgrade(), waiting, close }, conn)
@@ -171,7 +185,8 @@ impl Table {
 /// Accepts until the shell ends.
 pub(crate) async fn serve(world: Arc<World>, node: NodeIndex, listener: TcpListener, local: SocketAddr) {
     let limit = Limit::new(&world.settings);
-    while let Some((stream, remote, place)) = tcp::accept(&listener, &limit).await {
+    let meters = world.nodes[node].meters.clone();
+    while let Some((stream, remote, place)) = tcp::accept(&listener, &limit, &meters.sip).await {
         let (task, _) = lock(&world.connections.0).enter(&world, node, Flow::tcp(local, remote));
         let world_here = world.clone();
         world.tasks.spawn(async move { task.run(world_here, stream, local, Some(place)).await });

@@ -1,11 +1,12 @@
 //! What SIP and Diameter connections have in common: listening, limits, connecting from a given port.
 
 use crate::Settings;
-use crate::world::lock;
+use crate::world::{TcpMeters, lock};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -107,7 +108,11 @@ impl Drop for Place {
 }
 
 /// The next connection that the limits allow. None: the listener is gone.
-pub(crate) async fn accept(listener: &TcpListener, limit: &Limit) -> Option<(TcpStream, SocketAddr, Place)> {
+pub(crate) async fn accept(
+    listener: &TcpListener,
+    limit: &Limit,
+    meters: &TcpMeters,
+) -> Option<(TcpStream, SocketAddr, Place)> {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => match limit.admit(remote.ip()) {
@@ -115,7 +120,13 @@ pub(crate) async fn accept(listener: &TcpListener, limit: &Limit) -> Option<(Tcp
                     tune(&stream);
                     return Some((stream, remote, place));
                 }
-                None => warn!(%remote, "connection refused: too many are open"),
+                None => {
+                    let before = meters.refused.fetch_add(1, Ordering::Relaxed);
+                    // Whoever opens thousands does not write thousands of lines.
+                    if (before + 1).is_power_of_two() {
+                        warn!(%remote, refused = before + 1, "connection refused: too many are open");
+                    }
+                }
             },
             // Out of descriptors or memory: others will close, and the peer of a connection that broke before we took it
             // will come again.

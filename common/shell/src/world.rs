@@ -12,8 +12,8 @@ use crate::xfrm::SaJob;
 use ims_core::{Event, Flow, FlowError, Packet, SendTag, Time, Transport};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,6 +35,7 @@ pub(crate) struct World {
     pub(crate) dns: Dns,
     pub(crate) stores: HashMap<NodeIndex, mpsc::Sender<StoreJob>>,
     pub(crate) sa: mpsc::Sender<SaJob>,
+    pub(crate) sa_refused: AtomicU64,
     pub(crate) tasks: Tasks,
     pub(crate) ids: Ids,
     pub(crate) tap: Option<Tap>,
@@ -43,6 +44,23 @@ pub(crate) struct World {
 pub(crate) struct Seat {
     pub(crate) name: String,
     pub(crate) inbox: Inbox,
+    pub(crate) meters: Arc<Meters>,
+}
+
+/// What the tasks around a node count.
+#[derive(Default)]
+pub(crate) struct Meters {
+    pub(crate) sip: TcpMeters,
+    pub(crate) diameter: TcpMeters,
+    pub(crate) store_refused: AtomicU64,
+}
+
+#[derive(Default)]
+pub(crate) struct TcpMeters {
+    /// Connections beyond the limit.
+    pub(crate) refused: AtomicU64,
+    /// Messages beyond what may wait.
+    pub(crate) queue_full: AtomicU64,
 }
 
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ pub mod message;
 pub mod method;
 pub mod name;
 pub mod proxy;
-mod status;
+pub mod status;
 pub mod stream;
 pub mod transaction;
 

@@ -1,5 +1,35 @@
 //! Standard reason phrases (RFC 3261 21 and its extensions).
 
+/// A final status as the label of a counter: a closed set, whatever peers invent.
+pub fn label(status: u16) -> &'static str {
+    match status {
+        400 => "status-400",
+        401 => "status-401",
+        403 => "status-403",
+        404 => "status-404",
+        407 => "status-407",
+        408 => "status-408",
+        420 => "status-420",
+        421 => "status-421",
+        423 => "status-423",
+        439 => "status-439",
+        480 => "status-480",
+        494 => "status-494",
+        500 => "status-500",
+        501 => "status-501",
+        503 => "status-503",
+        504 => "status-504",
+        600 => "status-600",
+        604 => "status-604",
+        _ => match status / 100 {
+            3 => "status-3xx",
+            4 => "status-4xx",
+            5 => "status-5xx",
+            _ => "status-6xx",
+        },
+    }
+}
+
 /// The reason phrase of a status code; the phrase of its class for codes without one.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod handset;
 pub mod http;
 pub mod lab;
+pub mod metrics;
 pub mod process;
 
 pub use lab::Lab;

@@ -2,6 +2,7 @@
 
 use crate::{Message, Method};
 use ims_core::Time;
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::PerSecond;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -40,11 +41,11 @@ impl Default for Counters {
 
 impl Counters {
     pub(super) fn received(&mut self, message: &Message) {
-        *self.received.entry(kind(message)).or_default() += 1;
+        count(&mut self.received, kind(message));
     }
 
     pub(super) fn sent(&mut self, message: &Message) {
-        *self.sent.entry(kind(message)).or_default() += 1;
+        count(&mut self.sent, kind(message));
     }
 
     pub(super) fn dropped(&mut self, why: &'static str) {
@@ -55,6 +56,27 @@ impl Counters {
     pub(super) fn refused(&mut self, status: u16, now: Time) -> bool {
         *self.refused.entry(status).or_default() += 1;
         self.told.lets(now)
+    }
+
+    pub(super) fn metrics(&self, out: &mut Samples) {
+        for (direction, counts) in [("received", &self.received), ("sent", &self.sent)] {
+            for ((method, status), n) in counts {
+                let status = match status {
+                    0 => "request".to_owned(),
+                    700.. => "other".to_owned(),
+                    status => status.to_string(),
+                };
+                out.count(&catalogue::SIP_MESSAGES, &[direction, method, &status], *n);
+            }
+        }
+        out.count(&catalogue::SIP_RETRANSMISSIONS, &["sent"], self.resent);
+        out.count(&catalogue::SIP_RETRANSMISSIONS, &["received"], self.repeated);
+        out.count(&catalogue::SIP_FAILOVERS, &[], self.failed_over);
+        for (status, n) in &self.refused {
+            let status = if *status == 0 { "none".to_owned() } else { status.to_string() };
+            out.count(&catalogue::SIP_REFUSED, &[&status], *n);
+        }
+        out.counts(&catalogue::SIP_DROPPED, &self.dropped);
     }
 
     pub(super) fn snapshot(&self) -> Value {
@@ -75,6 +97,14 @@ impl Counters {
             "dropped": self.dropped,
         })
     }
+}
+
+/// So many kinds are told apart; peers may invent six hundred statuses for each method.
+const MOST_KINDS: usize = 256;
+
+fn count(counts: &mut BTreeMap<(&'static str, u16), u64>, kind: (&'static str, u16)) {
+    let full = counts.len() >= MOST_KINDS && !counts.contains_key(&kind);
+    *counts.entry(if full { ("other", 700) } else { kind }).or_default() += 1;
 }
 
 /// Methods and statuses make a small closed set here, whatever peers invent.

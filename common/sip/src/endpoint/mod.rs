@@ -22,6 +22,7 @@ use client::{Attempt, Request};
 use counters::Counters;
 use finished::Finished;
 use ims_core::dns::{DnsError, DnsRecord};
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::earliest;
 use ims_core::{Action, ConnId, Ctx, Flow, FlowError, Packet, RequestId, SendTag, Time};
 use server::ServerSlot;
@@ -305,6 +306,19 @@ impl Endpoint {
         });
         all["location"] = self.locator.snapshot(self.now);
         all
+    }
+
+    pub fn metrics(&self, out: &mut Samples) {
+        self.counters.metrics(out);
+        let Lingering { servers, attempts, .. } = self.lingering;
+        for (state, n) in [
+            ("server", self.servers.len() - servers),
+            ("client", self.attempts.len() - attempts),
+            ("request", self.requests.len()),
+            ("lingering", servers + attempts),
+        ] {
+            out.size(&catalogue::SIP_TRANSACTIONS, &[state], n);
+        }
     }
 
     fn wake(&mut self, ctx: &mut Ctx<'_>) {
