@@ -3,8 +3,7 @@
 use ims_core::config::{ConfigError, Span};
 use ims_core::uri::{Uri, host_of};
 use ims_core::{SipListener, Wiring};
-use ims_diameter::cx;
-use ims_diameter::endpoint::{EndpointConfig, PeerConfig, To};
+use ims_diameter::endpoint::{EndpointConfig, To};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::Deserialize;
@@ -83,11 +82,7 @@ impl Default for Config {
             scscf: vec![Scscf { name, capabilities: Vec::new() }],
             hss_realm: None,
             next_hops: BTreeMap::from([(format!("scscf.{DOMAIN}"), vec!["udp:127.0.0.1:6060".to_owned()])]),
-            diameter: EndpointConfig {
-                origin_host: format!("icscf.{DOMAIN}"),
-                peers: vec![hss()],
-                ..Default::default()
-            },
+            diameter: EndpointConfig::asking_hss(format!("icscf.{DOMAIN}"), DOMAIN),
             timers: Timers::default(),
             limits: Limits::default(),
         }
@@ -122,9 +117,7 @@ impl Config {
             let is_sip = Uri::parse(&scscf.name).is_ok_and(|uri| uri.is_sip());
             refuse(!is_sip, "scscf.name: write a SIP URI, such as sip:scscf.ims.example:6060")?;
         }
-        refuse(self.diameter.peers.is_empty(), "diameter.peers: name the HSS, with host and connect")?;
-        let unnamed = self.diameter.origin_host == EndpointConfig::default().origin_host;
-        refuse(unnamed, "diameter.origin_host: give this I-CSCF a Diameter name of its own")?;
+        self.diameter.check_asking_hss("I-CSCF").map_err(invalid)?;
         let t = [self.timers.t1, self.timers.t2, self.timers.t4];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
         refuse(self.limits.max_pending == 0 || self.limits.max_transactions == 0, "limits: none may be zero")?;
@@ -145,13 +138,9 @@ impl Config {
         })
     }
 
-    pub(crate) fn diameter_endpoint(&self) -> EndpointConfig {
-        EndpointConfig { applications: vec![(cx::VENDOR_3GPP, cx::APPLICATION)], ..self.diameter.clone() }
-    }
-
     /// Where Cx requests go: any HSS of the realm.
     pub(crate) fn hss(&self) -> To {
-        To { realm: self.hss_realm.clone().unwrap_or_else(|| self.diameter.origin_realm.clone()), host: None }
+        self.diameter.any_of(self.hss_realm.as_deref())
     }
 
     /// Whether a Request-URI names this very element.
@@ -166,11 +155,6 @@ impl Config {
     fn static_hops(&self) -> Result<StaticHops, ConfigError> {
         StaticHops::read(&self.next_hops).map_err(invalid)
     }
-}
-
-fn hss() -> PeerConfig {
-    let connect = Some("127.0.0.1:3868".to_owned());
-    PeerConfig { host: Some(format!("hss.{DOMAIN}")), realm: Some(DOMAIN.to_owned()), connect }
 }
 
 fn invalid(reason: String) -> ConfigError {

@@ -50,7 +50,7 @@ impl Icscf {
         config.check()?;
         Ok(Self {
             sip: ims_sip::Endpoint::new(config.sip_endpoint()?),
-            cx: ims_diameter::Endpoint::new(config.diameter_endpoint()),
+            cx: ims_diameter::Endpoint::new(config.diameter.clone()),
             config,
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),

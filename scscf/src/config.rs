@@ -3,8 +3,7 @@
 use ims_core::config::{ConfigError, Span};
 use ims_core::uri::{Uri, host_of};
 use ims_core::{SipListener, Wiring};
-use ims_diameter::cx;
-use ims_diameter::endpoint::{EndpointConfig, PeerConfig, To};
+use ims_diameter::endpoint::{EndpointConfig, To};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
@@ -122,11 +121,7 @@ impl Default for Config {
                 (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
                 (format!("pcscf.{DOMAIN}"), hop("udp:127.0.0.1:5070")),
             ]),
-            diameter: EndpointConfig {
-                origin_host: format!("scscf.{DOMAIN}"),
-                peers: vec![hss()],
-                ..Default::default()
-            },
+            diameter: EndpointConfig::asking_hss(format!("scscf.{DOMAIN}"), DOMAIN),
             timers: Timers::default(),
             limits: Limits::default(),
         }
@@ -183,9 +178,7 @@ impl Config {
         refuse(!ordered || r.min_expires.0 == 0, "registration: 0 < min_expires <= default_expires <= max_expires")?;
         refuse(r.await_auth.0.is_zero(), "registration.await_auth: may not be zero")?;
         refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
-        refuse(self.diameter.peers.is_empty(), "diameter.peers: name the HSS, with host and connect")?;
-        let unnamed = self.diameter.origin_host == EndpointConfig::default().origin_host;
-        refuse(unnamed, "diameter.origin_host: give this S-CSCF a Diameter name of its own")?;
+        self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
         let t = [self.timers.t1, self.timers.t2, self.timers.t4];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
         let l = &self.limits;
@@ -213,13 +206,9 @@ impl Config {
         })
     }
 
-    pub(crate) fn diameter_endpoint(&self) -> EndpointConfig {
-        EndpointConfig { applications: vec![(cx::VENDOR_3GPP, cx::APPLICATION)], ..self.diameter.clone() }
-    }
-
     /// Where Cx requests go: any HSS of the realm.
     pub(crate) fn hss(&self) -> To {
-        To { realm: self.hss_realm.clone().unwrap_or_else(|| self.diameter.origin_realm.clone()), host: None }
+        self.diameter.any_of(self.hss_realm.as_deref())
     }
 
     /// The Service-Route of every registration: `orig` marks requests that its user sends (5.4.3.1).
@@ -268,11 +257,6 @@ impl<'de> Deserialize<'de> for Reauthenticate {
             }),
         }
     }
-}
-
-fn hss() -> PeerConfig {
-    let connect = Some("127.0.0.1:3868".to_owned());
-    PeerConfig { host: Some(format!("hss.{DOMAIN}")), realm: Some(DOMAIN.to_owned()), connect }
 }
 
 fn invalid(reason: String) -> ConfigError {

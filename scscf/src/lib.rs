@@ -65,7 +65,7 @@ impl Scscf {
         config.check()?;
         Ok(Self {
             sip: ims_sip::Endpoint::new(config.sip_endpoint()?),
-            cx: ims_diameter::Endpoint::new(config.diameter_endpoint()),
+            cx: ims_diameter::Endpoint::new(config.diameter.clone()),
             auth: Challenges::default(),
             registrar: Registrar::default(),
             config,

@@ -1,5 +1,6 @@
 //! The `[diameter]` section that every role with Diameter has.
 
+use crate::endpoint::To;
 use ims_core::config::Span;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +16,7 @@ pub struct EndpointConfig {
     pub origin_realm: String,
     /// The address that peers are told in Host-IP-Address.
     pub host_ip: IpAddr,
-    /// (vendor, auth application), set by the role.
+    /// (vendor, auth application): Cx, unless a role sets another.
     #[serde(skip)]
     pub applications: Vec<(u32, u32)>,
     /// Peers in order of preference. The place in this list is the `PeerId`.
@@ -49,6 +50,31 @@ impl Default for EndpointConfig {
             reconnect: Duration::from_secs(10),
             max_pending: 10_000,
         }
+    }
+}
+
+impl EndpointConfig {
+    /// Of a node that asks the HSS of its domain, where the box has it.
+    pub fn asking_hss(origin_host: String, domain: &str) -> Self {
+        let connect = Some("127.0.0.1:3868".to_owned());
+        let hss = PeerConfig { host: Some(format!("hss.{domain}")), realm: Some(domain.to_owned()), connect };
+        Self { origin_host, peers: vec![hss], ..Self::default() }
+    }
+
+    /// What makes a node that asks an HSS useless, in one sentence for the operator; `role` is what it is called.
+    pub fn check_asking_hss(&self, role: &str) -> Result<(), String> {
+        if self.peers.is_empty() {
+            return Err("diameter.peers: name the HSS, with host and connect".into());
+        }
+        if self.origin_host == Self::default().origin_host {
+            return Err(format!("diameter.origin_host: give this {role} a Diameter name of its own"));
+        }
+        Ok(())
+    }
+
+    /// Any node of `realm`, or of our own realm.
+    pub fn any_of(&self, realm: Option<&str>) -> To {
+        To { realm: realm.unwrap_or(&self.origin_realm).to_owned(), host: None }
     }
 }
 
