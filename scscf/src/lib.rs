@@ -3,6 +3,7 @@
 mod auth;
 mod config;
 mod error;
+mod kept;
 mod profile;
 mod push;
 mod register;
@@ -16,7 +17,7 @@ use auth::Challenges;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Outcomes, Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
-use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Node, Problem, RequestId, Time};
+use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Kept, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::cx::{Sar, ServerAssignmentType};
 use ims_diameter::endpoint::{DisconnectCause, RequestFailure};
@@ -29,6 +30,9 @@ use std::collections::BTreeMap;
 
 /// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
 const SHOWN: usize = 1000;
+
+/// Ends of registrations that the HSS is asked to take at one time.
+const TOLD_AT_ONCE: usize = 100;
 
 /// Refusals in a second that are worth a line of the log; all are counted.
 const REFUSALS_TOLD: u32 = 10;
@@ -43,6 +47,8 @@ pub struct Scscf {
     registrar: Registrar,
     /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
     waiting: BTreeMap<RequestId, Waiting>,
+    /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
+    untold: BTreeMap<registrar::Id, (Impi, Impu)>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
     outcomes: Outcomes,
@@ -58,6 +64,8 @@ enum Waiting {
     Saa { attempt: Box<Attempt>, kind: ServerAssignmentType },
     /// The HSS was told something, and nobody waits.
     Told { impu: Impu, kind: ServerAssignmentType },
+    /// The HSS was told that a registration ran out.
+    ToldExpired { id: registrar::Id, impi: Impi, impu: Impu },
 }
 
 impl Scscf {
@@ -70,6 +78,7 @@ impl Scscf {
             registrar: Registrar::default(),
             config,
             waiting: BTreeMap::new(),
+            untold: BTreeMap::new(),
             refusals: BTreeMap::new(),
             outcomes: Outcomes::default(),
             told: PerSecond::new(REFUSALS_TOLD),
@@ -123,7 +132,10 @@ impl Scscf {
                 }
             }
             DiameterEvent::Request { token, message } => self.on_push(token, &message, ctx),
-            DiameterEvent::PeerUp { peer } => tracing::info!(peer, "HSS is there"),
+            DiameterEvent::PeerUp { peer } => {
+                tracing::info!(peer, "HSS is there");
+                self.tell_expired(ctx);
+            }
             DiameterEvent::PeerDown { .. } if self.cx.is_stopped() => {}
             DiameterEvent::PeerDown { peer, reason } => tracing::warn!(peer, reason, "HSS is gone"),
         }
@@ -144,6 +156,7 @@ impl Scscf {
                     tracing::warn!(?impu, ?kind, "{refusal}");
                 }
             }
+            Waiting::ToldExpired { id, impi, impu } => self.on_told_expired(id, impi, impu, answer, ctx),
         }
     }
 
@@ -152,6 +165,67 @@ impl Scscf {
         let sar = self.sar(impi, impu, kind);
         let id = self.cx.send_request(sar.to_message(), &self.config.hss(), ctx);
         self.waiting.insert(id, Waiting::Told { impu: impu.clone(), kind });
+    }
+
+    /// Tells the HSS of registrations that ran out, some at a time; TS 24.229 5.4.1.6.
+    fn tell_expired(&mut self, ctx: &mut Ctx<'_>) {
+        let under_way = self.waiting.values().filter(|w| matches!(w, Waiting::ToldExpired { .. })).count();
+        for _ in under_way..TOLD_AT_ONCE {
+            if !self.cx.is_up() {
+                return;
+            }
+            let Some((id, (impi, impu))) = self.untold.pop_first() else { return };
+            if self.registrar.find(&impi, &impu).is_some() {
+                // It has registered again meanwhile, as the HSS knows.
+                ctx.act(Action::Delete { key: kept::key(id) });
+                continue;
+            }
+            let sar = self.sar(&impi, &impu, ServerAssignmentType::TimeoutDeregistration);
+            let request = self.cx.send_request(sar.to_message(), &self.config.hss(), ctx);
+            self.waiting.insert(request, Waiting::ToldExpired { id, impi, impu });
+        }
+    }
+
+    fn on_told_expired(
+        &mut self,
+        id: registrar::Id,
+        impi: Impi,
+        impu: Impu,
+        answer: Result<&ims_diameter::Message, RequestFailure>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let is_silent = answer.is_err();
+        if let Err(refusal) = profile::read_saa(answer) {
+            self.count(refusal.name());
+            tracing::warn!(?impu, "the HSS does not take the end of a registration: {refusal}");
+        }
+        if is_silent {
+            // Until the HSS is there again.
+            self.untold.insert(id, (impi, impu));
+            return;
+        }
+        ctx.act(Action::Delete { key: kept::key(id) });
+        self.tell_expired(ctx);
+    }
+
+    /// What was kept when the process ended.
+    fn on_restored(&mut self, portion: Vec<Kept>, ctx: &mut Ctx<'_>) {
+        for Kept { key, value } in portion {
+            let read = kept::id(&key).ok_or(kept::Unusable::Damaged);
+            match read.and_then(|id| Ok((id, kept::read(&value)?))) {
+                Ok((id, registration)) => {
+                    if let Some(gone) = self.registrar.restore(id, registration, ctx.now) {
+                        self.count("registration-expired");
+                        self.untold.insert(id, (gone.impi, gone.impu));
+                    }
+                }
+                Err(what) => {
+                    self.count(what.name());
+                    tracing::warn!(key, reason = what.name(), "an entry that was kept cannot be used: it is dropped");
+                    ctx.act(Action::Delete { key });
+                }
+            }
+        }
     }
 
     fn sar(&self, impi: &Impi, impu: &Impu, kind: ServerAssignmentType) -> Sar {
@@ -206,11 +280,16 @@ impl Scscf {
             tracing::info!(impu = ?challenge.impu, "no answer to the challenge: the phone cannot reach us or gave up");
             self.tell_hss(&impi, &challenge.impu, ServerAssignmentType::AuthenticationTimeout, ctx);
         }
-        while let Some(gone) = self.registrar.pop_expired(ctx.now) {
+        let mut has_expired = false;
+        while let Some((id, gone)) = self.registrar.pop_expired(ctx.now) {
             self.count("registration-expired");
             self.outcomes.count("expired");
             tracing::info!(impu = ?gone.impu, "registration expired: the phone did not refresh it");
-            self.tell_hss(&gone.impi, &gone.impu, ServerAssignmentType::TimeoutDeregistration, ctx);
+            self.untold.insert(id, (gone.impi, gone.impu));
+            has_expired = true;
+        }
+        if has_expired {
+            self.tell_expired(ctx);
         }
     }
 
@@ -254,11 +333,8 @@ impl Node for Scscf {
                 self.on_timers(ctx);
             }
             Event::Stop => self.cx.shutdown(DisconnectCause::Rebooting, ctx),
-            Event::Restored(_)
-            | Event::Sa { .. }
-            | Event::SaAudited { .. }
-            | Event::SaExpired(_)
-            | Event::Stored { .. } => {}
+            Event::Restored(portion) => self.on_restored(portion, ctx),
+            Event::Sa { .. } | Event::SaAudited { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
         }
         self.drain(ctx);
     }
@@ -275,11 +351,13 @@ impl Node for Scscf {
                 json!({"saa": format!("{:?}", attempt.impu), "kind": format!("{kind:?}")})
             }
             Waiting::Told { impu, kind } => json!({"told": format!("{impu:?}"), "kind": format!("{kind:?}")}),
+            Waiting::ToldExpired { impu, .. } => json!({"told": format!("{impu:?}"), "kind": "expired"}),
         });
         json!({
             "role": "scscf",
             "registered": self.registrar.len(),
             "registrations": self.registrar.describe(SHOWN),
+            "untold": self.untold.len(),
             "challenges": self.auth.len(),
             "waiting": waiting.collect::<Vec<_>>(),
             "refusals": self.refusals,

@@ -11,17 +11,16 @@ use xml_ifc::ImsSubscription;
 const MAX_IDENTITIES: usize = 256;
 
 /// An implicit registration set with its service profiles (TS 29.228 Annex B).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Profile {
     /// In the order of the document.
     pub(crate) identities: Vec<Identity>,
     /// For the initial filter criteria.
-    #[allow(dead_code, reason = "read when sessions are served")]
     pub(crate) subscription: ImsSubscription,
     pub(crate) charging: Option<ChargingInformation>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Identity {
     pub(crate) impu: Impu,
     pub(crate) is_barred: bool,
@@ -29,7 +28,10 @@ pub(crate) struct Identity {
 
 impl Profile {
     pub(crate) fn parse(xml: &[u8], charging: Option<ChargingInformation>) -> Result<Self, xml_ifc::XmlError> {
-        let subscription = xml_ifc::parse(xml)?;
+        Ok(Self::of(xml_ifc::parse(xml)?, charging))
+    }
+
+    pub(crate) fn of(subscription: ImsSubscription, charging: Option<ChargingInformation>) -> Self {
         let all = subscription.service_profiles.iter().flat_map(|p| &p.public_identities);
         // Wildcarded identities and identities of services are no names that a UE could use for itself.
         let of_user = all.filter(|i| matches!(i.identity_type, None | Some(0)));
@@ -37,7 +39,7 @@ impl Profile {
             .filter_map(|i| Some(Identity { impu: Impu::parse(&i.identity).ok()?, is_barred: i.barred }))
             .take(MAX_IDENTITIES)
             .collect();
-        Ok(Self { identities, subscription, charging })
+        Self { identities, subscription, charging }
     }
 
     /// P-Associated-URI: what the user may call itself, the default identity first (TS 24.229 5.4.1.2.2F).

@@ -13,8 +13,8 @@ use ims_diameter::message::DiameterError;
 impl Scscf {
     pub(crate) fn on_push(&mut self, token: RequestToken, message: &Message, ctx: &mut Ctx<'_>) {
         let answer = match Request::from_message(message) {
-            Ok(Request::Rtr(rtr)) => Rta { result: self.on_rtr(&rtr) }.to_message(message),
-            Ok(Request::Ppr(ppr)) => Ppa { result: self.on_ppr(ppr) }.to_message(message),
+            Ok(Request::Rtr(rtr)) => Rta { result: self.on_rtr(&rtr, ctx) }.to_message(message),
+            Ok(Request::Ppr(ppr)) => Ppa { result: self.on_ppr(ppr, ctx) }.to_message(message),
             Ok(other) => {
                 self.count("diameter-request");
                 tracing::warn!(command = other.name(), "the HSS asks what only an HSS can answer");
@@ -31,12 +31,12 @@ impl Scscf {
 
     /// Ends the registrations of the identities named, or of all that the private identity has. What is not registered
     /// is as the HSS wants it.
-    fn on_rtr(&mut self, rtr: &Rtr) -> ResultCode {
+    fn on_rtr(&mut self, rtr: &Rtr, ctx: &mut Ctx<'_>) -> ResultCode {
         let named =
             |r: &Registration| rtr.impus.is_empty() || rtr.impus.iter().any(|i| r.impu == *i || r.profile.has(i));
         let gone: Vec<Impu> = self.registrar.of_impi(&rtr.impi).filter(|r| named(r)).map(|r| r.impu.clone()).collect();
         for impu in &gone {
-            self.registrar.remove(&rtr.impi, impu);
+            self.registrar.remove(&rtr.impi, impu, ctx.actions);
             self.outcomes.count("ended-by-hss");
             tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
         }
@@ -46,7 +46,7 @@ impl Scscf {
     }
 
     /// The new profile counts from the next evaluation on; the set keeps its bindings.
-    fn on_ppr(&mut self, ppr: Ppr) -> ResultCode {
+    fn on_ppr(&mut self, ppr: Ppr, ctx: &mut Ctx<'_>) -> ResultCode {
         let profile = match ppr.user_data.as_deref().map(|xml| Profile::parse(xml, None)).transpose() {
             Ok(profile) => profile,
             Err(error) => {
@@ -69,7 +69,7 @@ impl Scscf {
             registration.profile = Profile { charging, ..new };
         }
         tracing::info!(impi = ?ppr.impi, sets = changed.len(), "profile changed by the HSS");
-        changed.into_iter().for_each(|registration| self.registrar.store(registration));
+        changed.into_iter().for_each(|registration| self.registrar.store(registration, ctx.actions));
         ResultCode::SUCCESS
     }
 }

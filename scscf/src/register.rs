@@ -231,7 +231,7 @@ impl Scscf {
             (true, 0) => tracing::info!(?impu, ?impi, "de-registered by the user"),
             (true, _) => tracing::debug!(?impu, ?impi, contacts, "registration changed"),
         }
-        self.registrar.store(registration);
+        self.registrar.store(registration, ctx.actions);
         self.sip.respond(attempt.tx, answer, ctx);
     }
 

@@ -1,24 +1,23 @@
 //! The registrar (RFC 3261 10.3, TS 24.229 5.4.1.2.2, 5.4.1.4): bindings by private identity and implicit registration
 //! set. One registration owns profile and bindings of one UE's user; two UEs that share a public identity have one each.
 
-use crate::Refusal;
 use crate::profile::Profile;
 use crate::wish::{ContactAddress, Contacts, Wish};
-use ims_core::{Impi, Impu, Time, Timers};
+use crate::{Refusal, kept};
+use ims_core::{Action, Impi, Impu, Kept, Time, Timers};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A contact under which a user can be reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Binding {
     pub(crate) contact: ContactAddress,
     /// The way there, nearest first: the Route of requests towards it.
-    #[allow(dead_code, reason = "read when sessions are served")]
     pub(crate) path: Vec<String>,
-    call_id: String,
-    cseq: u32,
-    expires_at: Time,
+    pub(crate) call_id: String,
+    pub(crate) cseq: u32,
+    pub(crate) expires_at: Time,
 }
 
 impl Binding {
@@ -29,7 +28,7 @@ impl Binding {
 }
 
 /// An implicit registration set, registered by one private identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Registration {
     pub(crate) impi: Impi,
     /// The one that was registered by name.
@@ -89,7 +88,8 @@ impl Registration {
     }
 }
 
-type Id = u64;
+/// A registration keeps its number as long as it lives, restarts included.
+pub(crate) type Id = u64;
 
 #[derive(Default)]
 pub(crate) struct Registrar {
@@ -135,21 +135,42 @@ impl Registrar {
         ids.iter().copied().find(|id| self.registrations.get(id).is_some_and(&is_it))
     }
 
-    /// Takes a registration in, in the place of one of the same set; without bindings it is removed.
-    pub(crate) fn store(&mut self, registration: Registration) {
+    /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows.
+    pub(crate) fn store(&mut self, registration: Registration, actions: &mut Vec<Action>) {
         let same = |r: &Registration| {
             r.impu == registration.impu
                 || registration.profile.has(&r.impu)
                 || registration.profile.identities.iter().any(|i| r.profile.has(&i.impu))
         };
-        if let Some(id) = self.id_of(&registration.impi, same) {
-            self.remove_id(id);
-        }
-        if registration.bindings.is_empty() {
+        let known = self.id_of(&registration.impi, same);
+        if known.is_some_and(|id| self.registrations.get(&id) == Some(&registration)) {
             return;
         }
-        let id = self.next;
-        self.next += 1;
+        let was = known.and_then(|id| self.remove_id(id));
+        if registration.bindings.is_empty() {
+            if let Some(id) = known.filter(|_| was.is_some()) {
+                actions.push(Action::Delete { key: kept::key(id) });
+            }
+            return;
+        }
+        let id = known.unwrap_or(self.next);
+        actions.push(Action::Put(Kept { key: kept::key(id), value: kept::write(&registration).into() }));
+        self.insert(id, registration);
+    }
+
+    /// Takes in what was kept. A registration that ran out meanwhile is given back.
+    pub(crate) fn restore(&mut self, id: Id, mut registration: Registration, now: Time) -> Option<Registration> {
+        self.next = self.next.max(id.saturating_add(1));
+        registration.bindings.retain(|b| b.expires_at > now);
+        if registration.bindings.is_empty() {
+            return Some(registration);
+        }
+        self.insert(id, registration);
+        None
+    }
+
+    fn insert(&mut self, id: Id, registration: Registration) {
+        self.next = self.next.max(id.saturating_add(1));
         self.by_impi.entry(registration.impi.clone()).or_default().push(id);
         for identity in &registration.profile.identities {
             let ids = self.by_impu.entry(identity.impu.clone()).or_default();
@@ -163,8 +184,9 @@ impl Registrar {
         self.registrations.insert(id, registration);
     }
 
-    pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu) -> Option<Registration> {
+    pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu, actions: &mut Vec<Action>) -> Option<Registration> {
         let id = self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu))?;
+        actions.push(Action::Delete { key: kept::key(id) });
         self.remove_id(id)
     }
 
@@ -178,14 +200,15 @@ impl Registrar {
         Some(registration)
     }
 
-    /// Bindings whose time is over go; a registration that lost its last one is given back, once each.
-    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Registration> {
+    /// Bindings whose time is over go; a registration that lost its last one is given back, once each. It stays kept until the HSS
+    /// knows.
+    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<(Id, Registration)> {
         while let Some(id) = self.expiry.pop(now) {
             let Some(registration) = self.registrations.get_mut(&id) else { continue };
             registration.bindings.retain(|b| b.expires_at > now);
             match registration.bindings.iter().map(|b| b.expires_at).min() {
                 Some(at) => self.expiry.set(id, at),
-                None => return self.remove_id(id),
+                None => return self.remove_id(id).map(|gone| (id, gone)),
             }
         }
         None
@@ -283,24 +306,30 @@ mod tests {
 
     #[test]
     fn sets_are_found_by_each_identity_and_leave_no_trace() {
-        let mut registrar = Registrar::default();
+        let (mut registrar, mut actions) = (Registrar::default(), Vec::new());
         let (a, b) = (Impi::parse("a@b").unwrap(), Impi::parse("b@b").unwrap());
         let (name, number) = (Impu::parse("sip:a@b").unwrap(), Impu::parse("tel:+1555").unwrap());
         for impi in ["a@b", "b@b"] {
             let mut r = registration(impi, &["sip:a@b", "tel:+1555"]);
             apply(&mut r, "Contact: <sip:a@1>;expires=600\r\n", "c", 1, 0).unwrap();
-            registrar.store(r);
+            registrar.store(r, &mut actions);
         }
+        assert!(matches!(&actions[..], [Action::Put(_), Action::Put(_)]), "{actions:?}");
         assert!(registrar.find(&a, &number).is_some() && registrar.find(&b, &name).is_some());
         assert_eq!(registrar.of_impu(&number).count(), 2, "two private identities share the number");
         let mut again = registrar.find(&a, &number).unwrap().clone();
         apply(&mut again, "Contact: <sip:a@1>;expires=900\r\n", "c", 2, 0).unwrap();
-        registrar.store(again);
+        registrar.store(again.clone(), &mut actions);
+        registrar.store(again, &mut actions);
+        let keys: Vec<_> =
+            actions.iter().filter_map(|a| matches!(a, Action::Put(k) if k.key == kept::key(0)).then_some(())).collect();
+        assert_eq!((actions.len(), keys.len()), (3, 2), "nothing is written when nothing changes; the place stays");
         assert_eq!((registrar.len(), registrar.deadline()), (2, Some(Time::from_secs(600))));
         assert!(registrar.pop_expired(Time::from_secs(599)).is_none());
-        assert_eq!(registrar.pop_expired(Time::from_secs(600)).map(|r| r.impi), Some(b));
+        assert_eq!(registrar.pop_expired(Time::from_secs(600)).map(|(_, r)| r.impi), Some(b));
         assert!(registrar.pop_expired(Time::from_secs(600)).is_none());
-        assert!(registrar.remove(&a, &number).is_some());
+        assert!(registrar.remove(&a, &number, &mut actions).is_some());
+        assert!(matches!(actions.last(), Some(Action::Delete { key }) if *key == kept::key(0)), "{actions:?}");
         assert!(registrar.by_impi.is_empty() && registrar.by_impu.is_empty() && registrar.expiry.is_empty());
     }
 }

@@ -41,4 +41,8 @@ mod ts29228 {
     mod c6_3;
 }
 
+mod restart {
+    mod scscf;
+}
+
 mod support;
