@@ -216,6 +216,7 @@ impl Scscf {
                 Ok((id, registration)) => {
                     if let Some(gone) = self.registrar.restore(id, registration, ctx.now) {
                         self.count("registration-expired");
+                        self.outcomes.count("expired");
                         self.untold.insert(id, (gone.impi, gone.impu));
                     }
                 }
