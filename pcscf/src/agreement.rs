@@ -348,9 +348,18 @@ impl Pcscf {
         }
     }
 
-    /// This registration takes the place of earlier ones of the same UE: the S-CSCF has dropped their contacts.
-    pub(crate) fn supersede(&mut self, by: RegId, impi: &Impi, ue: IpAddr, reg_id: Option<&str>, ctx: &mut Ctx<'_>) {
-        let gives_way = |(id, r): &(RegId, &Registration)| *id != by && r.is_registered() && r.gives_way_to(ue, reg_id);
+    /// This registration takes the place of earlier ones of the same UE: the S-CSCF has dropped their contacts, all but
+    /// those `still_bound`.
+    pub(crate) fn supersede(
+        &mut self,
+        by: RegId,
+        impi: &Impi,
+        ue: IpAddr,
+        still_bound: impl Fn(&str) -> bool,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let gives_way =
+            |(id, r): &(RegId, &Registration)| *id != by && r.is_registered() && r.gives_way_to(ue, &still_bound);
         let old: Vec<RegId> = self.contacts.of_impi(impi).filter(gives_way).map(|(id, _)| id).collect();
         for id in old {
             info!(impi = ?impi, "an earlier registration of this UE gives way");

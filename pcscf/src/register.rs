@@ -400,9 +400,10 @@ impl Pcscf {
             (Some(0), _) => self.unbind(forwarded, ctx),
             (Some(seconds), set) => {
                 let binding = binding(&forwarded.claim, &response, seconds, ctx).map_err(bad)?;
+                let others = other_contacts(&response, &binding.contact).map_err(bad)?;
                 match set {
-                    Some(set) => self.bind_protected(set, forwarded, binding, ctx)?,
-                    None => self.bind_clear(forwarded, binding, ctx)?,
+                    Some(set) => self.bind_protected(set, forwarded, binding, &others, ctx)?,
+                    None => self.bind_clear(forwarded, binding, &others, ctx)?,
                 }
             }
         }
@@ -416,26 +417,32 @@ impl Pcscf {
         set: SetId,
         forwarded: &Forwarded,
         binding: Binding,
+        others: &[String],
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let held = self.sets.by_id(set).ok_or(Refusal::Superseded)?;
         let (id, suite, fresh) = (held.registration, held.set.suite, matches!(held.state, State::Proposed { .. }));
         let lifetime = binding.expires + self.config.timers.sa_margin.0;
-        let (ue, reg_id) = (held.set.ue, binding.reg_id.clone());
+        let ue = held.set.ue;
         let suite = format!("{}/{}", suite.alg.token(), suite.ealg.token());
         self.announce_registration(id, forwarded, &binding, &format!("registered over IPsec, {suite}"), ctx);
         self.confirm(set, lifetime, ctx);
         self.store(id, forwarded, binding)?;
         if fresh {
-            self.supersede(id, &forwarded.claim.impi, ue, reg_id.as_deref(), ctx);
+            self.supersede(id, &forwarded.claim.impi, ue, |c| others.iter().any(|o| same_contact(o, c)), ctx);
         }
         Ok(())
     }
 
-    fn bind_clear(&mut self, forwarded: &Forwarded, binding: Binding, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+    fn bind_clear(
+        &mut self,
+        forwarded: &Forwarded,
+        binding: Binding,
+        others: &[String],
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
         let flow = forwarded.from.flow;
         let known = forwarded.registration.filter(|id| self.contacts.by_id(*id).is_some_and(|r| !r.is_protected()));
-        let reg_id = binding.reg_id.clone();
         // An attempt over SAs that was given up for one without leaves its token behind; the proposal ends by itself.
         let taken = self.contacts.by_token(&forwarded.token).is_some() && known.is_none();
         if taken && let Some(id) = forwarded.registration {
@@ -447,7 +454,8 @@ impl Pcscf {
         });
         self.announce_registration(id, forwarded, &binding, "registered without IPsec", ctx);
         self.store(id, forwarded, binding)?;
-        self.supersede(id, &forwarded.claim.impi, flow.remote.ip(), reg_id.as_deref(), ctx);
+        let still_bound = |c: &str| others.iter().any(|o| same_contact(o, c));
+        self.supersede(id, &forwarded.claim.impi, flow.remote.ip(), still_bound, ctx);
         Ok(())
     }
 
@@ -505,6 +513,16 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
         associated: associated.iter().map(|a| a.uri.to_owned()).collect(),
         expires: ctx.now + Duration::from_secs(seconds.into()),
     })
+}
+
+/// The contacts that the S-CSCF has besides ours (RFC 3261 10.3 step 8: the 200 names them all).
+fn other_contacts(answer: &Message, ours: &str) -> Result<Vec<String>, HeaderError> {
+    let bound: Vec<Contact> = answer.all()?;
+    let uris = bound.iter().filter_map(|c| match c {
+        Contact::Addr(addr) if !same_contact(addr.uri, ours) => Some(addr.uri.to_owned()),
+        _ => None,
+    });
+    Ok(uris.collect())
 }
 
 /// What an answer may not carry to a UE (TS 24.229 5.2.2.1, RFC 7315 4.5, 4.6): keys are gone already.

@@ -378,6 +378,8 @@ fn a_fourth_set_takes_the_place_of_a_proposal_or_is_refused() {
             ue
         })
         .collect();
+    // The S-CSCF keeps them all.
+    bench.others = ues.iter().map(|ue| format!("<sip:{}@{}:{}>;expires=3600", ue.imsi, ue.ip, ue.us)).collect();
     let two: Vec<SaSet> = ues[..2].iter_mut().map(|ue| ue.attach(&mut bench, 3600)).collect();
     let third = ues[2].get_challenged(&mut bench);
     let request = ues[3].hello(&mut bench).forwarded();
@@ -396,6 +398,7 @@ fn a_fourth_set_takes_the_place_of_a_proposal_or_is_refused() {
     assert_eq!(bench.registrations().len(), 3);
     // One leaves: there is room when its set is gone.
     ues[0].set = Some(two[0]);
+    bench.others.remove(0);
     refresh(&mut bench, &mut ues[0], 0);
     ues[2].renew();
     ues[2].attach(&mut bench, 3600);

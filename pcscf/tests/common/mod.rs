@@ -76,6 +76,8 @@ pub struct Bench {
     rng: Rng,
     mw: SocketAddr,
     pub config: Config,
+    /// Contacts that the S-CSCF has besides the one that it accepts.
+    pub others: Vec<String>,
     /// What the node keeps.
     pub kept: BTreeMap<String, Bytes>,
     /// What the kernel was asked to hold, with the packets that came by each set; an audit answers from it.
@@ -102,6 +104,7 @@ impl Bench {
             rng: Rng::from_u64(7),
             mw,
             config,
+            others: Vec::new(),
             kept: BTreeMap::new(),
             holds: Vec::new(),
             audited: None,
@@ -232,6 +235,8 @@ impl Bench {
             ("P-Associated-URI", "<sip:001010000000001@ims.mnc001.mcc001.3gppnetwork.org>, <tel:+4930123456>"),
             ("P-Charging-Vector", "icid-value=x"),
         ];
+        let others = self.others.clone();
+        lines.extend(others.iter().map(|other| ("Contact", other.as_str())));
         if expires > 0 {
             lines.push(("Contact", &contact));
         }

@@ -178,6 +178,36 @@ fn a_connection_may_close_before_the_answer() {
     assert_eq!(lab.world.sa_sets(lab.pcscf), 1, "the attempt that was cut is gone");
 }
 
+/// RFC 3261 17.2.2 and 18.2.2: the same REGISTER again on a new connection, while the core still works. It is no new one, and
+/// its answer comes by the new connection.
+#[test]
+fn a_register_may_be_repeated_on_a_new_connection() {
+    let mut lab = lab();
+    let mut phone = Phone::new(&mut lab, 0).over(Transport::Tcp);
+    lab.world.trace.clear();
+    for step in 0..2 {
+        let text = phone.register(&phone.sec_agree());
+        phone.send(&mut lab, &text);
+        lab.world.run_for(Duration::from_millis(62));
+        lab.world.core.latency = Duration::from_millis(40); // slow, but nothing inside is repeated
+        lab.world.close_connections(phone.id);
+        lab.world.run_for(Duration::from_millis(1));
+        phone.send(&mut lab, &text);
+        let (flow, answer) = phone.next(&mut lab);
+        assert_eq!((answer.status(), flow.transport), (if step == 0 { 401 } else { 200 }, Transport::Tcp));
+        match phone.set {
+            None => {
+                assert_eq!(flow.remote.port(), 5060, "{flow}");
+                phone.accept(&mut lab, &answer);
+            }
+            Some(set) => assert_eq!(Phone::ports(flow), (set.port_ps, set.port_uc)),
+        }
+        assert!(phone.hears_nothing(&mut lab, 40), "one answer");
+    }
+    lab.rest();
+    assert_eq!((sip_between(&lab, "pcscf", "icscf"), lab.registered_at_pcscf()), (2, 1));
+}
+
 /// The same at every moment: whatever the network knew when the connection went, the phone that tries again is in, and of
 /// what was cut off nothing stays.
 #[test]
@@ -379,6 +409,45 @@ fn a_second_ue_with_the_same_identity_takes_the_place_of_the_first() {
     assert_eq!(registered(&lab)["ue"], "10.1.0.77");
     lab.world.run_for(Duration::from_secs(LINGER + 2));
     assert_eq!(lab.world.sa_sets(lab.pcscf), 1);
+}
+
+/// Two phones of one private identity with instances of their own: the S-CSCF keeps both contacts (5.4.1.2.2F), and the
+/// P-CSCF serves what the S-CSCF has, neither more nor less.
+#[test]
+fn two_instances_stay_as_the_s_cscf_has_them() {
+    for reg_id in ["", ";reg-id=1"] {
+        let mut lab = lab();
+        let with =
+            |text: String, n: usize| text.replace("35000000-000000-0>\"", &format!("35000000-00000{n}-0>\"{reg_id}"));
+        let mut phones = vec![Phone::new(&mut lab, 0), Phone::with_sim(&mut lab, 0, "10.1.0.78".parse().unwrap())];
+        for (n, phone) in phones.iter_mut().enumerate() {
+            phone.call = format!("phone-{n}");
+            let text = with(phone.register(&phone.sec_agree()), n);
+            let challenge = phone.ask(&mut lab, &text);
+            phone.accept(&mut lab, &challenge);
+            let text = with(phone.register(&phone.sec_agree()), n);
+            assert_eq!(phone.ask(&mut lab, &text).status(), 200);
+        }
+        lab.rest();
+        let contacts = |lab: &Lab| {
+            let bindings = lab.world.snapshot(lab.scscf)["registrations"][0]["bindings"].clone();
+            (bindings.as_array().map(Vec::len), lab.registered_at_pcscf())
+        };
+        assert_eq!(contacts(&lab), (Some(2), 2));
+        lab.world.run_for(Duration::from_secs(LINGER + 2));
+        assert_eq!(lab.world.sa_sets(lab.pcscf), 2);
+        // One leaves, the other stays.
+        phones[0].expires = 0;
+        let agree = phones[0].sec_agree();
+        let text = with(phones[0].register(&agree), 0);
+        assert_eq!(phones[0].ask(&mut lab, &text).status(), 200);
+        assert_eq!(contacts(&lab), (Some(1), 1));
+        let agree = phones[1].sec_agree();
+        let text = with(phones[1].register(&agree), 1);
+        assert_eq!(phones[1].ask(&mut lab, &text).status(), 200);
+        assert_eq!(registered(&lab)["ue"], "10.1.0.78");
+        lab.rest();
+    }
 }
 
 /// The offer at re-authentication names the ports in use (TS 33.203 7.1 wants others): no second set can stand beside
