@@ -23,7 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// What does I/O, reads clocks, or draws randomness from the system.
-const IMPURE: &[&str] = &["tokio", "socket2", "getrandom", "mio", "rusqlite", "axum", "hyper", "rand"];
+const IMPURE: &[&str] = &["tokio", "socket2", "getrandom", "mio", "sqlx", "axum", "hyper", "rand"];
 
 fn metadata(args: &[&str]) -> Value {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");

@@ -90,7 +90,7 @@ impl Shell {
             ready.push((node, intake, entropy::rng()?));
         }
         let http = sockets.bind_http(&settings, &seats)?;
-        let databases = open_stores(&settings, &seats, stores)?;
+        let databases = open_stores(&settings, &seats, stores).await?;
         let keeping = open_keepers(&settings, &seats, keeping).await?;
         let mut kernel = match kernel {
             Some(kernel) => kernel,
@@ -105,7 +105,7 @@ impl Shell {
         for (index, database) in databases {
             let (sender, jobs) = mpsc::channel::<StoreJob>(settings.store_queue.max(1));
             store_senders.insert(index, sender);
-            store_tasks.push(tokio::task::spawn_blocking(move || store::run(database, jobs)));
+            store_tasks.push(tokio::spawn(store::run(database, jobs)));
         }
         let Sockets { listening, udp, udp_receivers, sip, tcp, diameter, diameter_listeners, .. } = sockets;
         let world = Arc::new(World {
@@ -195,7 +195,7 @@ impl Drop for FailGuard {
     }
 }
 
-fn open_stores(
+async fn open_stores(
     settings: &Settings,
     seats: &[Seat],
     stores: Vec<(String, PathBuf)>,
@@ -210,7 +210,7 @@ fn open_stores(
         } else {
             settings.data_dir.join(path)
         };
-        databases.push((index, Sqlite::open(&path)?));
+        databases.push((index, Sqlite::open(&path).await?));
     }
     Ok(databases)
 }

@@ -1,25 +1,19 @@
 //! The durable store of a node: records found by any of their keys, changed under a version check.
 //!
-//! One thread owns the database of a node. It takes all requests that wait and commits them in one transaction (group commit), and
+//! One task owns the database of a node. It takes all requests that wait and commits them in one transaction (group commit), and
 //! answers only then: what was acknowledged is on disk. A request that fails undoes itself alone.
 
-use crate::StartError;
+mod sqlite;
+
+pub(crate) use sqlite::Sqlite;
+
 use crate::inbox::Inbox;
-use ims_core::store::{Record, StoreError, StoreReply, StoreRequest};
+use ims_core::store::{StoreError, StoreReply, StoreRequest};
 use ims_core::{Event, RequestId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::error;
 
 /// Requests in one transaction.
 const BATCH: usize = 1_024;
-/// Records in one listing, whatever was asked for.
-const LONGEST_LIST: u32 = 10_000;
-/// Of the tables; a database of a later one is not touched.
-const SCHEMA: i64 = 1;
 
 pub(crate) struct StoreJob {
     pub(crate) id: RequestId,
@@ -31,235 +25,33 @@ type Outcome = Result<StoreReply, StoreError>;
 
 /// A database that can do a batch of requests in order. What it returns as done is on disk.
 pub(crate) trait Database: Send + 'static {
-    fn perform(&mut self, batch: &[StoreRequest]) -> Vec<Outcome>;
+    fn perform(&mut self, batch: &[StoreRequest]) -> impl Future<Output = Vec<Outcome>> + Send;
     /// Leaves the file in good order.
-    fn close(self);
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Serves jobs until all senders are gone. It waits for the disk: for a thread of its own.
-pub(crate) fn run(mut database: impl Database, mut jobs: mpsc::Receiver<StoreJob>) {
+/// Serves jobs until all senders are gone.
+pub(crate) async fn run(mut database: impl Database, mut jobs: mpsc::Receiver<StoreJob>) {
     let mut batch = Vec::with_capacity(BATCH);
     let (mut waiting, mut requests) = (Vec::new(), Vec::new());
-    while jobs.blocking_recv_many(&mut batch, BATCH) > 0 {
+    while jobs.recv_many(&mut batch, BATCH).await > 0 {
         for StoreJob { id, request, inbox } in batch.drain(..) {
             waiting.push((id, inbox));
             requests.push(request);
         }
-        for ((id, inbox), result) in waiting.drain(..).zip(database.perform(&requests)) {
+        for ((id, inbox), result) in waiting.drain(..).zip(database.perform(&requests).await) {
             inbox.push(Event::Stored { id, result });
         }
         requests.clear();
     }
-    database.close();
-}
-
-/// SQLite in one file.
-pub(crate) struct Sqlite {
-    connection: Connection,
-}
-
-impl Sqlite {
-    pub(crate) fn open(path: &Path) -> Result<Self, StartError> {
-        let failed = |reason: String| StartError::Store { path: path.into(), reason };
-        if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|reason| StartError::Data { path: folder.into(), reason })?;
-        }
-        let connection = Connection::open(path).map_err(|e| failed(e.to_string()))?;
-        let _ = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600));
-        let known = prepare(&connection).map_err(|e| failed(e.to_string()))?;
-        if known > SCHEMA {
-            return Err(failed("a later version of this program made it: use that one, or another file".into()));
-        }
-        connection.execute_batch(TABLES).map_err(|e| failed(e.to_string()))?;
-        Ok(Self { connection })
-    }
-
-    fn transaction(&self, batch: &[StoreRequest]) -> rusqlite::Result<Vec<Outcome>> {
-        self.execute("BEGIN IMMEDIATE", [])?;
-        let outcomes = batch.iter().map(|request| self.one(request)).collect::<Result<_, _>>()?;
-        self.execute("COMMIT", [])?;
-        Ok(outcomes)
-    }
-
-    /// An outer error means that the whole transaction is lost.
-    fn one(&self, request: &StoreRequest) -> rusqlite::Result<Outcome> {
-        match request {
-            StoreRequest::Load { key } => self.load(key).map(Ok),
-            StoreRequest::List { after, limit } => self.list(after, *limit).map(Ok),
-            StoreRequest::Commit { id, version, state } => self.commit(*id, *version, state),
-            StoreRequest::Insert { sort, keys, body, state } => {
-                if let Some(taken) = self.taken(None, sort, keys)? {
-                    return Ok(Err(StoreError::Duplicate(taken)));
-                }
-                let id = self.insert(sort, body, state)?;
-                self.insert_keys(id, keys)?;
-                Ok(Ok(StoreReply::Inserted { id }))
-            }
-            StoreRequest::Replace { id, version, sort, keys, body, state } => {
-                if !self.is_current(*id, *version)? {
-                    return Ok(Err(StoreError::Conflict));
-                }
-                if let Some(taken) = self.taken(Some(*id), sort, keys)? {
-                    return Ok(Err(StoreError::Duplicate(taken)));
-                }
-                self.replace(*id, sort, body, state)?;
-                self.insert_keys(*id, keys)?;
-                Ok(Ok(StoreReply::Changed { version: version + 1 }))
-            }
-            StoreRequest::Remove { id, version } => {
-                let gone = self
-                    .execute("DELETE FROM record WHERE id = ? AND version = ?", params![id, version.cast_signed()])?;
-                Ok(if gone == 1 { Ok(StoreReply::Removed) } else { Err(StoreError::Conflict) })
-            }
-        }
-    }
-
-    fn load(&self, key: &str) -> rusqlite::Result<StoreReply> {
-        let found = self
-            .connection
-            .prepare_cached(
-                "SELECT id, version, body, state FROM record WHERE id = (SELECT record_id FROM record_key WHERE key = ?)",
-            )?
-            .query_row([key], record)
-            .optional()?;
-        Ok(StoreReply::Loaded(found))
-    }
-
-    fn list(&self, after: &str, limit: u32) -> rusqlite::Result<StoreReply> {
-        let found = self
-            .connection
-            .prepare_cached("SELECT id, version, body, state FROM record WHERE sort > ? ORDER BY sort LIMIT ?")?
-            .query_map(params![after, limit.min(LONGEST_LIST)], record)?
-            .collect::<Result<_, _>>()?;
-        Ok(StoreReply::Listed(found))
-    }
-
-    fn commit(&self, id: i64, version: u64, state: &[u8]) -> rusqlite::Result<Outcome> {
-        let changed = self.execute(
-            "UPDATE record SET state = ?, version = version + 1 WHERE id = ? AND version = ?",
-            params![state, id, version.cast_signed()],
-        )?;
-        Ok(if changed == 1 { Ok(StoreReply::Changed { version: version + 1 }) } else { Err(StoreError::Conflict) })
-    }
-
-    fn is_current(&self, id: i64, version: u64) -> rusqlite::Result<bool> {
-        Ok(self.number("SELECT version FROM record WHERE id = ?", [id])? == Some(version.cast_signed()))
-    }
-
-    /// The first of `sort` and `keys` that belongs to a record other than `own`.
-    fn taken(&self, own: Option<i64>, sort: &str, keys: &[String]) -> rusqlite::Result<Option<String>> {
-        let holder = self.number("SELECT id FROM record WHERE sort = ?", [sort])?;
-        if holder.is_some() && holder != own {
-            return Ok(Some(sort.into()));
-        }
-        for key in keys {
-            let holder = self.number("SELECT record_id FROM record_key WHERE key = ?", [key])?;
-            if holder.is_some() && holder != own {
-                return Ok(Some(key.clone()));
-            }
-        }
-        Ok(None)
-    }
-
-    fn insert(&self, sort: &str, body: &[u8], state: &[u8]) -> rusqlite::Result<i64> {
-        self.execute(
-            "INSERT INTO record (version, sort, body, state) VALUES (1, ?, ?, ?)",
-            params![sort, body, state],
-        )?;
-        Ok(self.connection.last_insert_rowid())
-    }
-
-    fn replace(&self, id: i64, sort: &str, body: &[u8], state: &[u8]) -> rusqlite::Result<()> {
-        self.execute(
-            "UPDATE record SET version = version + 1, sort = ?, body = ?, state = ? WHERE id = ?",
-            params![sort, body, state, id],
-        )?;
-        self.execute("DELETE FROM record_key WHERE record_id = ?", [id])?;
-        Ok(())
-    }
-
-    fn insert_keys(&self, id: i64, keys: &[String]) -> rusqlite::Result<()> {
-        for key in keys {
-            self.execute("INSERT OR REPLACE INTO record_key (key, record_id) VALUES (?, ?)", params![key, id])?;
-        }
-        Ok(())
-    }
-
-    /// Runs a statement that is prepared once; gives the number of rows that it changed.
-    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
-        self.connection.prepare_cached(sql)?.execute(params)
-    }
-
-    fn number(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Option<i64>> {
-        self.connection.prepare_cached(sql)?.query_row(params, |row| row.get(0)).optional()
-    }
-}
-
-/// Sets the connection up; gives the version of the tables in the file.
-fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(32);
-    // FULL: the log is flushed at every commit, so that what was acknowledged survives a power failure too.
-    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
-    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
-}
-
-impl Database for Sqlite {
-    fn perform(&mut self, batch: &[StoreRequest]) -> Vec<Outcome> {
-        let reason = match self.transaction(batch) {
-            Ok(outcomes) => return outcomes,
-            Err(reason) => reason,
-        };
-        error!(%reason, requests = batch.len(), "database transaction failed");
-        let _ = self.connection.execute_batch("ROLLBACK");
-        if batch.len() == 1 {
-            return vec![Err(StoreError::Unavailable(reason.to_string()))];
-        }
-        // One of them may be to blame: each alone, so that the others do not suffer for it.
-        let mut outcomes = Vec::with_capacity(batch.len());
-        for request in batch {
-            match self.transaction(std::slice::from_ref(request)) {
-                Ok(mut one) => outcomes.extend(one.pop()),
-                Err(reason) => {
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                    outcomes.push(Err(StoreError::Unavailable(reason.to_string())));
-                }
-            }
-        }
-        outcomes
-    }
-
-    fn close(self) {
-        let _ = self.connection.close();
-    }
-}
-
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS record (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        version INTEGER NOT NULL,
-        sort TEXT NOT NULL UNIQUE,
-        body BLOB NOT NULL,
-        state BLOB NOT NULL
-    );
-    CREATE TABLE IF NOT EXISTS record_key (
-        key TEXT PRIMARY KEY,
-        record_id INTEGER NOT NULL REFERENCES record (id) ON DELETE CASCADE
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS record_key_of ON record_key (record_id);
-    PRAGMA user_version = 1;
-";
-
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let version: i64 = row.get(1)?;
-    Ok(Record { id: row.get(0)?, version: version.cast_unsigned(), body: row.get(2)?, state: row.get(3)? })
+    database.close().await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ims_core::store::MemoryStore;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("ims-shell-store-{name}-{}", std::process::id()));
@@ -285,10 +77,10 @@ mod tests {
         StoreRequest::Load { key: key.into() }
     }
 
-    #[test]
-    fn it_does_what_the_store_in_memory_does() {
+    #[tokio::test]
+    async fn it_does_what_the_store_in_memory_does() {
         let folder = folder("same");
-        let mut sqlite = Sqlite::open(&folder.join("x.db")).unwrap();
+        let mut sqlite = Sqlite::open(&folder.join("x.db")).await.unwrap();
         let mut memory = MemoryStore::default();
         let list = |after: &str, limit| StoreRequest::List { after: after.into(), limit };
         let steps = vec![
@@ -316,32 +108,54 @@ mod tests {
             insert("1", &["c"]),
         ];
         for step in &steps {
-            let outcome = sqlite.perform(&[step.clone()]).pop().unwrap();
+            let outcome = sqlite.perform(&[step.clone()]).await.pop().unwrap();
             assert_eq!(outcome, memory.perform(step.clone()), "{step:?}");
         }
-        let (mut sqlite, mut memory) = (Sqlite::open(&folder.join("y.db")).unwrap(), MemoryStore::default());
+        let (mut sqlite, mut memory) = (Sqlite::open(&folder.join("y.db")).await.unwrap(), MemoryStore::default());
         let expected: Vec<_> = steps.iter().map(|step| memory.perform(step.clone())).collect();
-        assert_eq!(sqlite.perform(&steps), expected, "and in one transaction: a failure harms no other request");
+        assert_eq!(sqlite.perform(&steps).await, expected, "and in one transaction: a failure harms no other request");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// Requests of one kind that stand together go in one statement: each still has its own outcome.
+    #[tokio::test]
+    async fn many_of_a_kind_in_one_batch_have_each_its_outcome() {
+        let folder = folder("many");
+        let (mut sqlite, mut memory) = (Sqlite::open(&folder.join("x.db")).await.unwrap(), MemoryStore::default());
+        let name = |n: i64| format!("{n:03}");
+        let mut steps: Vec<StoreRequest> =
+            (1..=100).map(|n| insert(&name(n), &[&format!("k{n}"), &format!("l{n}")])).collect();
+        // Each seventh has the wrong version; 50 is asked for twice, the second time with the version that the first makes.
+        steps.extend((1..=100).map(|n| commit(n, if n % 7 == 0 { 3 } else { 1 })));
+        steps.extend([commit(50, 2), commit(50, 2), commit(101, 1)]);
+        steps.extend((0..=101).map(|n| load(&format!("k{n}"))));
+        let expected: Vec<_> = steps.iter().map(|step| memory.perform(step.clone())).collect();
+        assert_eq!(sqlite.perform(&steps).await, expected);
+        assert_eq!(sqlite.perform(&[commit(1, 2), commit(2, 9), commit(3, 2)]).await, {
+            let mut ask = |step| memory.perform(step);
+            [ask(commit(1, 2)), ask(commit(2, 9)), ask(commit(3, 2))]
+        });
+        sqlite.close().await;
         std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// Not a test by itself: the child that [`what_was_acknowledged_survives_kill_9`] kills.
-    #[test]
-    fn child_that_writes_until_killed() {
+    #[tokio::test]
+    async fn child_that_writes_until_killed() {
         use std::io::Write;
         let Ok(path) = std::env::var("IMS_SHELL_STORE_CHILD") else { return };
-        let mut store = Sqlite::open(Path::new(&path)).unwrap();
-        store.perform(&[insert("1", &["a"])]).pop().unwrap().unwrap();
+        let mut store = Sqlite::open(Path::new(&path)).await.unwrap();
+        store.perform(&[insert("1", &["a"])]).await.pop().unwrap().unwrap();
         for version in 1.. {
-            let done = store.perform(&[commit(1, version)]).pop().unwrap().unwrap();
+            let done = store.perform(&[commit(1, version)]).await.pop().unwrap().unwrap();
             let StoreReply::Changed { version } = done else { panic!("{done:?}") };
             let mut out = std::io::stderr().lock();
             writeln!(out, "acknowledged {version}").unwrap();
         }
     }
 
-    #[test]
-    fn what_was_acknowledged_survives_kill_9() {
+    #[tokio::test]
+    async fn what_was_acknowledged_survives_kill_9() {
         use std::io::BufRead;
         let folder = folder("kill");
         let path = folder.join("x.db");
@@ -366,8 +180,8 @@ mod tests {
         }
         child.wait().unwrap();
         assert!(acknowledged >= 20);
-        let mut store = Sqlite::open(&path).unwrap();
-        let Ok(StoreReply::Loaded(Some(record))) = store.perform(&[load("a")]).pop().unwrap() else { panic!() };
+        let mut store = Sqlite::open(&path).await.unwrap();
+        let Ok(StoreReply::Loaded(Some(record))) = store.perform(&[load("a")]).await.pop().unwrap() else { panic!() };
         assert!(record.version >= acknowledged, "{} < {acknowledged}", record.version);
         std::fs::remove_dir_all(folder).unwrap();
     }
