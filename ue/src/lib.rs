@@ -175,6 +175,17 @@ impl Ue {
         self.sip = endpoint(&self.config);
     }
 
+    /// Gives back the room that a procedure has taken, for those who have thousands of handsets: once nothing is under
+    /// way, and with it the counters of SIP messages.
+    pub fn trim(&mut self) {
+        if self.is_quiet() {
+            self.sip = endpoint(&self.config);
+            if self.reports.is_empty() {
+                self.reports.shrink_to_fit();
+            }
+        }
+    }
+
     /// The steps since the last call, oldest first.
     pub fn take_journal(&mut self) -> Vec<(Time, String)> {
         self.journal.drain(..).collect()

@@ -277,7 +277,9 @@ impl<'a> Fleet<'a> {
         if self.phase != Phase::Verify {
             return;
         }
-        let due = (self.now().since(self.phase_since).as_secs_f64() * self.options.rate) as u64 + 1;
+        // A population may have attached slowly; asking it is over in half a minute.
+        let rate = self.options.rate.max(f64::from(self.plan.handsets) / 30.0);
+        let due = (self.now().since(self.phase_since).as_secs_f64() * rate) as u64 + 1;
         while self.asked < due {
             let Some(index) = self.to_verify.pop_front() else { return };
             self.asked += 1;
@@ -388,6 +390,8 @@ impl<'a> Fleet<'a> {
         change(&mut self.registered, &mut handset.was_registered, registered);
         if !busy {
             handset.last = Bytes::new();
+            // Thousands of empty tables are most of what a fleet of idle handsets would hold.
+            handset.node.trim();
         }
         let deadline = [handset.node.deadline(), handset.turns_at].into_iter().flatten().min();
         if let Some(at) = deadline.filter(|at| handset.queued.is_none_or(|queued| *at < queued)) {
@@ -600,13 +604,16 @@ impl<'a> Fleet<'a> {
         for index in 0..self.plan.handsets {
             let Some(Some(handset)) = self.handsets.get(index as usize) else { continue };
             let (running, wrong) = (handset.node.running(), handset.is_wrong);
-            let missing = handset.bound_until.is_some() && !handset.was_registered;
+            let missing = handset.bound_until.filter(|_| !handset.was_registered);
             if running.is_some() && !wrong {
                 self.interval.fail("unfinished".into());
                 self.interval.tolerated += u64::from(self.options.expect_restart);
             }
-            if missing {
-                self.lose(index);
+            match missing {
+                // The network still knows it, and it would have come back; only when that was waited for, it has not.
+                Some(until) if now < until && !self.options.expect_restart => self.interval.interrupted += 1,
+                Some(_) => self.lose(index),
+                None => {}
             }
         }
         self.point(now);
@@ -714,6 +721,79 @@ mod tests {
     fn so_many_per_cent_are_wrong_and_all_else_is_not() {
         for (per_cent, of, many) in [(3.0, 200, 6), (0.0, 100, 0), (100.0, 50, 50), (0.1, 10_000, 10)] {
             assert_eq!((0..of).filter(|i| is_among(*i, per_cent)).count(), many, "{per_cent} per cent of {of}");
+        }
+    }
+
+    /// A network that answers everything with this.
+    fn network(status: u16, retry_after: u32) -> (std::net::SocketAddr, std::thread::JoinHandle<usize>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let at = socket.local_addr().unwrap();
+        let serve = move || {
+            let (mut buffer, mut answered) = ([0; 65_536], 0);
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let request = ims_sip::Message::parse(Bytes::copy_from_slice(&buffer[..length])).unwrap();
+                let mut answer = ims_sip::Message::response(&request, status, Some("net"));
+                answer.set(ims_sip::Name::RetryAfter, retry_after);
+                socket.send_to(&answer.to_bytes(), from).unwrap();
+                answered += 1;
+            }
+            answered
+        };
+        (at, std::thread::spawn(serve))
+    }
+
+    fn run(pcscf: std::net::SocketAddr, more: &str) -> (Value, bool) {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        let line = format!("ue --pcscf {pcscf} --quiet {more}");
+        let Line { options } = clap::Parser::try_parse_from(line.split_ascii_whitespace()).unwrap();
+        let mut fleet = Fleet::new(&options, Plan::new(&options).unwrap()).unwrap();
+        fleet.run().unwrap();
+        (fleet.summary(), fleet.is_good())
+    }
+
+    #[test]
+    fn an_early_refusal_is_no_failure_of_another_kind() {
+        let (at, network) = network(503, 1);
+        let (found, good) = run(at, "--rate 100 --seconds 0.2 --port 41090");
+        assert!(!good && found["failed_per_cent"] == 100.0, "{found}");
+        assert_eq!((&found["refused"], &found["failures"]), (&json!({ "503": 20 }), &json!({})));
+        let repeated = found["retransmissions"].as_u64().unwrap();
+        assert_eq!(network.join().unwrap() as u64, 20 + repeated, "nobody comes again unasked");
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_when_asked_for() {
+        let (at, network) = network(503, 1);
+        let (found, _) = run(at, "--handsets 10 --rate 100 --seconds 2.5 --port 41190 --obey-retry-after");
+        let (refused, tolerated) = (found["refused"]["503"].as_u64().unwrap(), found["tolerated"].as_u64().unwrap());
+        assert!((20..=30).contains(&refused) && tolerated == refused, "at 0, 1 and 2 s: {found}");
+        assert!(network.join().unwrap() >= 20);
+    }
+
+    #[test]
+    fn options_that_cannot_be_are_refused_before_anything_is_sent() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            options: Options,
+        }
+        for (line, named) in [
+            ("--rate 0", "--rate"),
+            ("--churn 5", "--handsets"),
+            ("--handsets 5 --fail 101", "--fail"),
+            ("--pcscf [::1]:5060 --ue-net 127.0.0.1", "--ue-net"),
+            ("--ipsec --transport tcp", "--ipsec"),
+            ("--t1 soon", "--t1"),
+        ] {
+            let words = std::iter::once("ue").chain(line.split_ascii_whitespace());
+            let Line { options } = clap::Parser::try_parse_from(words).unwrap();
+            let refused = Plan::new(&options).err().unwrap_or_default();
+            assert!(refused.contains(named), "{line}: {refused}");
         }
     }
 

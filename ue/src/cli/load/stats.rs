@@ -111,6 +111,8 @@ pub(super) struct Tally {
     pub(super) unsent: u64,
     /// Registrations that were interrupted, and renewed by the handset before they would have ended.
     pub(super) recovered: u64,
+    /// Registrations that were interrupted and not renewed when the run ended, which was before they would have.
+    pub(super) interrupted: u64,
     /// Registrations that were lost: ended by the network, or not to be renewed in time.
     pub(super) lost: u64,
     pub(super) registering: Histogram,
@@ -171,6 +173,7 @@ impl Tally {
         self.strays += other.strays;
         self.unsent += other.unsent;
         self.recovered += other.recovered;
+        self.interrupted += other.interrupted;
         self.lost += other.lost;
         self.registering.absorb(&other.registering);
         self.refreshing.absorb(&other.refreshing);
@@ -191,6 +194,7 @@ impl Tally {
             "refused_rightly": self.refused_rightly,
             "tolerated": self.tolerated,
             "recovered": self.recovered,
+            "interrupted": self.interrupted,
             "lost": self.lost,
             "latency_ms": self.registering.summary(),
             "refresh_latency_ms": self.refreshing.summary(),
