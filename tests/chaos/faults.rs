@@ -17,7 +17,7 @@ enum Fault {
 
 /// How much goes wrong in a world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// The weather alone.
     None,
     /// Faults of the surroundings: paths, database, kernel.
@@ -27,7 +27,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    pub fn of(seed: u64) -> Self {
+    pub(crate) fn of(seed: u64) -> Self {
         match seed % 4 {
             0 => Self::None,
             1 => Self::Surroundings,
@@ -36,24 +36,24 @@ impl Trouble {
     }
 }
 
-pub struct Faults {
+pub(crate) struct Faults {
     trouble: Trouble,
     standing: Vec<Fault>,
     crashed: BTreeSet<NodeId>,
 }
 
 impl Faults {
-    pub fn new(trouble: Trouble) -> Self {
+    pub(crate) fn new(trouble: Trouble) -> Self {
         Self { trouble, standing: Vec::new(), crashed: BTreeSet::new() }
     }
 
     /// Whether this node crashed at any time, and what it was asked before may be forgotten.
-    pub fn has_crashed(&self, node: NodeId) -> bool {
+    pub(crate) fn has_crashed(&self, node: NodeId) -> bool {
         self.crashed.contains(&node)
     }
 
     /// Something breaks, or something is mended, or nothing happens.
-    pub fn happen(&mut self, lab: &mut Lab, rng: &mut Rng) {
+    pub(crate) fn happen(&mut self, lab: &mut Lab, rng: &mut Rng) {
         if self.trouble == Trouble::None {
             return;
         }
@@ -77,7 +77,7 @@ impl Faults {
     }
 
     /// All that is broken is whole again.
-    pub fn mend_all(&mut self, lab: &mut Lab, rng: &mut Rng) {
+    pub(crate) fn mend_all(&mut self, lab: &mut Lab, rng: &mut Rng) {
         for fault in std::mem::take(&mut self.standing) {
             self.mend(lab, fault, rng);
         }

@@ -419,7 +419,7 @@ fn two_instances_stay_as_the_s_cscf_has_them() {
         let mut lab = lab();
         let with =
             |text: String, n: usize| text.replace("35000000-000000-0>\"", &format!("35000000-00000{n}-0>\"{reg_id}"));
-        let mut phones = vec![Phone::new(&mut lab, 0), Phone::with_sim(&mut lab, 0, "10.1.0.78".parse().unwrap())];
+        let mut phones = [Phone::new(&mut lab, 0), Phone::with_sim(&mut lab, 0, "10.1.0.78".parse().unwrap())];
         for (n, phone) in phones.iter_mut().enumerate() {
             phone.call = format!("phone-{n}");
             let text = with(phone.register(&phone.sec_agree()), n);
