@@ -31,6 +31,9 @@ pub struct Config {
     pub store_timeout: Span,
     /// The most requests and commands in progress; beyond it, peers are told DIAMETER_TOO_BUSY.
     pub max_pending: usize,
+    /// When the oldest request waits longer than this for the store, what begins a registration is told DIAMETER_TOO_BUSY;
+    /// what completes one (SAR) goes on.
+    pub busy_after: Span,
     /// How many subscribers are kept in memory. 0 if another program writes to the same store.
     pub cache: usize,
     /// Seals K and OPc. Set by whoever starts the HSS, from a file or the environment, never from this configuration.
@@ -98,6 +101,7 @@ impl Default for Config {
             keep_server_name: true,
             store_timeout: Span::secs(3),
             max_pending: 10_000,
+            busy_after: Span::secs(1),
             cache: 50_000,
             master_key: None,
             earlier_master_keys: Vec::new(),

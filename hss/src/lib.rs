@@ -220,6 +220,11 @@ impl Hss {
         }
     }
 
+    /// Whether what waits for the store waits too long. Every request has the same patience: the first to end is the oldest.
+    pub(crate) fn is_late(&self, now: Time) -> bool {
+        self.timers.next().is_some_and(|end| end + self.config.busy_after.0 < now + self.config.store_timeout.0)
+    }
+
     /// From memory, or else from the store.
     fn submit(&mut self, job: Job, ctx: &mut Ctx<'_>) {
         match self.cache.find(&job.key()) {

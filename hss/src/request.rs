@@ -58,6 +58,9 @@ impl Hss {
         if self.waiting.len() >= self.config.max_pending {
             return self.refuse(&job, &Refusal::Busy("the store is slower than the requests come"), ctx);
         }
+        if self.is_late(ctx.now) && !matches!(job.request, Request::Sar(_)) {
+            return self.refuse(&job, &Refusal::Busy("the store takes longer than busy_after"), ctx);
+        }
         self.submit(Job::Cx(job), ctx);
     }
 

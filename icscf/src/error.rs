@@ -23,6 +23,8 @@ pub enum Refusal {
     HssAnswer(String),
     /// The HSS does not answer.
     HssSilent(RequestFailure),
+    /// The HSS, and every other that could be asked, has too much to do.
+    HssBusy,
     /// No configured S-CSCF has the mandatory capabilities of the user.
     NoCapableScscf { mandatory: Vec<u32> },
     /// The S-CSCF of a protected REGISTER, or the last one there was to try, does not answer.
@@ -41,7 +43,7 @@ impl Refusal {
         match self {
             Self::Malformed(_) => 400,
             Self::Untrusted(_) | Self::NotAllowed { .. } | Self::NoPrivateIdentity => 403,
-            Self::HssAnswer(_) | Self::HssSilent(_) | Self::ScscfUnavailable { .. } => 480,
+            Self::HssAnswer(_) | Self::HssSilent(_) | Self::HssBusy | Self::ScscfUnavailable { .. } => 480,
             Self::TooManyHops => 483,
             Self::NotYet { .. } => 501,
             Self::Full => 503,
@@ -63,12 +65,20 @@ impl Refusal {
             Self::NotAllowed { .. } => "not-allowed",
             Self::HssAnswer(_) => "hss-answer",
             Self::HssSilent(_) => "hss-silent",
+            Self::HssBusy => "hss-busy",
             Self::NoCapableScscf { .. } => "no-capable-scscf",
             Self::ScscfSilent { .. } => "scscf-silent",
             Self::ScscfUnavailable { .. } => "scscf-unavailable",
             Self::Full => "full",
             Self::NotYet { .. } => "not-yet",
         }
+    }
+}
+
+impl Refusal {
+    /// It will pass: the UE is asked to come back later, and not at the same moment as all others.
+    pub fn passes(&self) -> bool {
+        matches!(self, Self::Full | Self::HssBusy | Self::HssSilent(RequestFailure::Busy))
     }
 }
 
@@ -108,6 +118,9 @@ impl fmt::Display for Refusal {
             Self::HssAnswer(what) => write!(f, "the HSS gave an answer to UAR that is of no use: {what}"),
             Self::HssSilent(cause) => {
                 write!(f, "no answer from the HSS ({cause}): check that it runs and that [diameter] peers names it")
+            }
+            Self::HssBusy => {
+                write!(f, "the HSS has too much to do (DIAMETER_TOO_BUSY): look at its store and at its load")
             }
             Self::NoCapableScscf { mandatory } => write!(
                 f,

@@ -25,6 +25,10 @@ use std::collections::BTreeMap;
 /// Refusals in a second that are worth a line of the log; all are counted.
 const REFUSALS_TOLD: u32 = 10;
 
+/// Seconds in Retry-After: so many at least, and drawn from so many.
+const RETRY_LEAST: u64 = 5;
+const RETRY_SPREAD: u64 = 26;
+
 pub struct Icscf {
     config: Config,
     sip: ims_sip::Endpoint,
@@ -127,8 +131,8 @@ impl Icscf {
             false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
         }
         let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
-        if refusal.status() == 503 {
-            answer.set(Name::RetryAfter, 5);
+        if refusal.passes() {
+            answer.set(Name::RetryAfter, RETRY_LEAST + ctx.rng.below(RETRY_SPREAD));
         }
         self.sip.respond(tx, answer, ctx);
     }

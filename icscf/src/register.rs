@@ -228,6 +228,8 @@ fn read_uaa(answer: &ims_diameter::Message, registration: &Registration) -> Resu
         result @ (ResultCode::Experimental(5000..6000) | ResultCode::Base(5003)) => {
             Err(Refusal::NotAllowed { impu, result })
         }
+        // RFC 6733 7.1.3: another HSS was tried already, if there is one.
+        ResultCode::TOO_BUSY => Err(Refusal::HssBusy),
         other => Err(Refusal::HssAnswer(format!("{other:?}"))),
     }
 }

@@ -24,6 +24,8 @@ pub enum Refusal {
     NotAllowed { command: &'static str, impu: Impu, result: ResultCode },
     /// The HSS cannot do it now, or its answer cannot be worked with.
     HssAnswer { command: &'static str, what: String },
+    /// The HSS, and every other that could be asked, has too much to do.
+    HssBusy { command: &'static str },
     /// The HSS does not answer.
     HssSilent(RequestFailure),
     /// The UE says that the network's MAC is wrong.
@@ -56,7 +58,8 @@ impl Refusal {
             | Self::AllBarred(_) => 403,
             Self::BadExtension(_) => 420,
             Self::IntervalTooBrief { .. } => 423,
-            Self::OutOfOrder | Self::HssAnswer { .. } => 500,
+            // Not 480 or 503: the I-CSCF would go to another S-CSCF, which would ask the same HSS (TS 24.229 5.3.1.3).
+            Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } => 500,
             Self::NotYet { .. } => 501,
             Self::Full(_) => 503,
             Self::HssSilent(_) => 504,
@@ -77,6 +80,7 @@ impl Refusal {
             Self::NotAllowed { .. } => "not-allowed",
             Self::HssAnswer { .. } => "hss-answer",
             Self::HssSilent(_) => "hss-silent",
+            Self::HssBusy { .. } => "hss-busy",
             Self::MacFailure(_) => "mac-failure",
             Self::WrongResponse(_) => "wrong-response",
             Self::Unprotected(_) => "unprotected",
@@ -116,6 +120,10 @@ impl fmt::Display for Refusal {
                 write!(f, "{command}: the HSS refuses {impu:?} with {result:?}: look at the subscriber in the HSS")
             }
             Self::HssAnswer { command, what } => write!(f, "{command}: the answer of the HSS is of no use: {what}"),
+            Self::HssBusy { command } => write!(
+                f,
+                "{command}: the HSS has too much to do (DIAMETER_TOO_BUSY): look at its store and at its load"
+            ),
             Self::HssSilent(cause) => {
                 write!(f, "no answer from the HSS ({cause}): check that it runs and that [diameter] peers names it")
             }

@@ -37,6 +37,10 @@ const TOLD_AT_ONCE: usize = 100;
 /// Refusals in a second that are worth a line of the log; all are counted.
 const REFUSALS_TOLD: u32 = 10;
 
+/// Seconds in Retry-After: so many at least, and drawn from so many.
+const RETRY_LEAST: u64 = 5;
+const RETRY_SPREAD: u64 = 26;
+
 pub struct Scscf {
     config: Config,
     sip: ims_sip::Endpoint,
@@ -255,7 +259,9 @@ impl Scscf {
         match refusal {
             Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),
             Refusal::BadExtension(tags) => answer.set(Name::Unsupported, tags.join(", ")),
-            Refusal::Full(_) => answer.set(Name::RetryAfter, 5),
+            Refusal::Full(_) | Refusal::HssBusy { .. } | Refusal::HssSilent(RequestFailure::Busy) => {
+                answer.set(Name::RetryAfter, RETRY_LEAST + ctx.rng.below(RETRY_SPREAD));
+            }
             _ => {}
         }
         self.sip.respond(tx, answer, ctx);

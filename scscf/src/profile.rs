@@ -60,7 +60,9 @@ pub(crate) fn read_saa(answer: Result<&ims_diameter::Message, RequestFailure>) -
 
 /// What a result code that is no success means for the request that asked.
 pub(crate) fn refused(command: &'static str, impu: &Impu, result: ResultCode) -> Refusal {
-    if says_no(result) {
+    if result == ResultCode::TOO_BUSY {
+        Refusal::HssBusy { command }
+    } else if says_no(result) {
         Refusal::NotAllowed { command, impu: impu.clone(), result }
     } else {
         Refusal::HssAnswer { command, what: format!("{result:?}") }

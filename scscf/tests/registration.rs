@@ -584,7 +584,10 @@ fn tables_are_bounded() {
     challenged(&mut bench, &register(1));
     bench.receive(PCSCF, &Register { call_id: "x", ..register(2) }.text());
     let full = bench.sent(PCSCF);
-    assert_eq!((full.status(), full.text(Name::RetryAfter)), (503, Some("5")));
+    assert_eq!(
+        (full.status(), full.text(Name::RetryAfter).is_some_and(|s| (5..=30).contains(&s.parse::<u32>().unwrap()))),
+        (503, true)
+    );
     let mut bench = up(|c| c.limits.max_pending = 1);
     bench.receive(PCSCF, &register(1).text());
     bench.receive(PCSCF, &Register { call_id: "x", ..register(2) }.text());
