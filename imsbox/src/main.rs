@@ -1,5 +1,6 @@
 //! The all-in-one binary and the operator's command line.
 
+mod bans;
 mod check;
 mod client;
 mod demo;
@@ -49,6 +50,11 @@ enum Command {
     },
     /// Ask the imsbox that runs here whether it is well. Exit code 0: it is
     Healthcheck,
+    /// Show the sources that the P-CSCF does not listen to, or let one back in
+    Bans {
+        #[command(subcommand)]
+        command: Option<bans::Bans>,
+    },
     /// The handsets of the demo, in a network namespace of their own
     #[command(hide = true)]
     DemoHandsets(demo::Handsets),
@@ -88,6 +94,7 @@ fn run(cli: Cli) -> Result<()> {
                 ims_shell::health::ask(&shell).map_err(anyhow::Error::msg)
             }
             Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
+            Command::Bans { command } => bans::run(command, &Client::new(&cli.target, &load(&[])?)?),
             Command::Status { json } => status::run(&Client::all(&cli.target, &load(&[])?)?, json),
         }
     })

@@ -36,6 +36,7 @@ fn report(status: &Value) -> String {
     for (role, node) in status.as_object().into_iter().flatten() {
         peers(&mut out, role, node);
     }
+    pressure(&mut out, &status["pcscf"]);
     for (role, node) in status.as_object().into_iter().flatten() {
         refusals(&mut out, role, node);
     }
@@ -110,6 +111,19 @@ fn peers(out: &mut String, role: &str, node: &Value) {
         let name = ["host", "peer", "name"].iter().find_map(|n| peer[*n].as_str()).unwrap_or("-");
         let since = peer["since_s"].as_u64().map_or(String::new(), |s| format!(" for {s} s"));
         let _ = writeln!(out, "Diameter {role} - {name}: {}{since}", text(peer, "state"));
+    }
+}
+
+/// Who is not listened to, and whether new registrations are limited.
+fn pressure(out: &mut String, pcscf: &Value) {
+    if pcscf["sources"]["banned"].as_u64().is_some_and(|n| n > 0) {
+        out.push_str(&crate::bans::report(&pcscf["sources"]["bans"]));
+    }
+    let overload = &pcscf["overload"];
+    if overload["limiting"] == true {
+        let rate = overload["per_second"].as_f64().unwrap_or(0.0);
+        let refused = overload["refused"].as_u64().unwrap_or(0);
+        let _ = writeln!(out, "OVERLOAD: {rate} new registrations a second are let in, {refused} were refused so far");
     }
 }
 

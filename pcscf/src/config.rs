@@ -2,7 +2,7 @@
 
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
-use ims_core::{Impi, Plmn, SipListener, Wiring};
+use ims_core::{Impi, Plmn, Rng, SipListener, Wiring};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
@@ -36,6 +36,10 @@ pub struct Config {
     pub security: Security,
     pub timers: TimersConfig,
     pub limits: Limits,
+    /// What is taken from those who send in clear.
+    pub sources: Sources,
+    /// What happens when registrations come faster than they can be served.
+    pub overload: Overload,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -145,6 +149,59 @@ pub struct Limits {
     pub max_transactions: usize,
 }
 
+/// Limits for each source of messages in clear: an address, or a network of IPv6.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sources {
+    /// Messages a second that are taken from one source; 0: no limit. What is more is dropped unread.
+    pub rate: u64,
+    /// How many may come at once.
+    pub burst: u64,
+    /// Addresses of one such IPv6 network are one source: a handset has a whole /64 (RFC 6459 5.2).
+    pub ipv6_prefix: u8,
+    /// A source with more failures than this within `ban_window` is banned; 0: nobody is. Failures: messages that cannot be
+    /// read, registrations of unknown users, authentications that fail. A registration that is accepted makes up for one.
+    pub ban_after: u64,
+    pub ban_window: Span,
+    /// For how long nothing in clear is taken from it.
+    pub ban_time: Span,
+    /// Networks that are neither limited nor banned.
+    pub never_ban: Vec<Network>,
+    /// Whoever says one of these in User-Agent is banned at once. Case does not matter.
+    pub scanner_agents: Vec<String>,
+    /// Sources that are remembered; beyond it, those that were quiet longest are forgotten.
+    pub max_sources: usize,
+    /// Bans in force at once; beyond it, the one that ends first is lifted.
+    pub max_bans: usize,
+}
+
+/// When the P-CSCF refuses new registrations with 503 and Retry-After.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Overload {
+    /// Whether new registrations are limited by what can be served; the limits of `[limits]` hold in any case.
+    pub enabled: bool,
+    /// Events may wait so long for this node.
+    pub target_wait: Span,
+    /// The core may take so long for the answer to a REGISTER: less than core_t1, or requests are repeated. Where it
+    /// always takes longer, three times what is usual counts.
+    pub target_answer: Span,
+    /// How often the rate of new registrations is set anew.
+    pub interval: Span,
+    /// New registrations a second that are let in however bad it is.
+    pub least_rate: u32,
+    /// Retry-After of a 503 is drawn between these, so that not all come back together.
+    pub retry_after_least: Span,
+    pub retry_after_most: Span,
+}
+
+/// Addresses that begin with the same bits, written "192.0.2.0/24" or "2001:db8::/32".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    first: IpAddr,
+    bits: u8,
+}
+
 /// Ports in a row, written "6101-6108".
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortRange(pub RangeInclusive<u16>);
@@ -167,6 +224,8 @@ impl Default for Config {
             security: Security::default(),
             timers: TimersConfig::default(),
             limits: Limits::default(),
+            sources: Sources::default(),
+            overload: Overload::default(),
         }
     }
 }
@@ -237,6 +296,84 @@ impl Default for Limits {
     }
 }
 
+impl Default for Sources {
+    fn default() -> Self {
+        let agents = ["friendly-scanner", "sipvicious", "sundayddr", "sip-scan", "sipcli", "VaxSIPUserAgent"];
+        Self {
+            rate: 500,
+            burst: 2000,
+            ipv6_prefix: 64,
+            ban_after: 20,
+            ban_window: Span::secs(60),
+            ban_time: Span::secs(600),
+            never_ban: ["127.0.0.0/8", "::1/128"].iter().filter_map(|n| Network::parse(n)).collect(),
+            scanner_agents: agents.map(str::to_owned).to_vec(),
+            max_sources: 65_536,
+            max_bans: 10_000,
+        }
+    }
+}
+
+impl Default for Overload {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            target_wait: Span::millis(100),
+            target_answer: Span::millis(300),
+            interval: Span::millis(100),
+            least_rate: 10,
+            retry_after_least: Span::secs(5),
+            retry_after_most: Span::secs(30),
+        }
+    }
+}
+
+impl Sources {
+    pub fn spares(&self, ip: IpAddr) -> bool {
+        self.never_ban.iter().any(|network| network.has(ip))
+    }
+}
+
+impl Overload {
+    /// Seconds for Retry-After.
+    pub fn retry_after(&self, rng: &mut Rng) -> u64 {
+        let (least, most) = (self.retry_after_least.0.as_secs(), self.retry_after_most.0.as_secs());
+        least + rng.below(most.saturating_sub(least) + 1)
+    }
+}
+
+impl Network {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (first, bits) = match text.split_once('/') {
+            Some((first, bits)) => (first.parse::<IpAddr>().ok()?, Some(bits.parse::<u8>().ok()?)),
+            None => (text.parse().ok()?, None),
+        };
+        let most = if first.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(most);
+        (bits <= most).then_some(Self { first, bits })
+    }
+
+    pub fn has(&self, ip: IpAddr) -> bool {
+        match (self.first, ip.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => same_start(a.to_bits().into(), b.to_bits().into(), 32 - self.bits),
+            (IpAddr::V6(a), IpAddr::V6(b)) => same_start(a.to_bits(), b.to_bits(), 128 - self.bits),
+            _ => false,
+        }
+    }
+}
+
+fn same_start(a: u128, b: u128, free_bits: u8) -> bool {
+    (a ^ b).checked_shr(free_bits.into()).unwrap_or(0) == 0
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let no = || serde::de::Error::custom(format!("'{text}' is no network: write 192.0.2.0/24 or 2001:db8::/32"));
+        Self::parse(&text).ok_or_else(no)
+    }
+}
+
 impl Config {
     /// One unprotected and all protected listeners for each address of the handset side, and one for the core side.
     pub fn wiring(&self) -> Wiring {
@@ -294,6 +431,17 @@ impl Config {
             l.max_transactions,
         ];
         refuse(limits.contains(&0), "limits: none may be zero")?;
+        let s = &self.sources;
+        refuse(s.rate > 0 && s.burst == 0, "sources.burst: at least 1, or no message would ever be taken")?;
+        refuse(s.ipv6_prefix == 0 || s.ipv6_prefix > 128, "sources.ipv6_prefix: 1 to 128 bits")?;
+        refuse(s.max_sources < 2 || s.max_bans == 0, "sources: max_sources and max_bans may not be zero")?;
+        let o = &self.overload;
+        let spans = [o.target_wait, o.target_answer, o.interval, s.ban_window, s.ban_time];
+        refuse(spans.iter().any(|s| s.0.is_zero()), "overload, sources: no duration may be zero")?;
+        refuse(
+            o.retry_after_least > o.retry_after_most || o.retry_after_least.0.as_secs() == 0,
+            "overload.retry_after_least: at least 1s, and not above retry_after_most",
+        )?;
         self.static_hops().map(drop)
     }
 
@@ -460,6 +608,16 @@ mod tests {
         let sample: Config = parse("configs/pcscf.toml", &text[..shell]).unwrap();
         sample.check().unwrap();
         assert_eq!(format!("{sample:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
+    fn a_network_is_an_address_and_how_many_of_its_bits_count() {
+        let has = |network: &str, ip: &str| Network::parse(network).unwrap().has(ip.parse().unwrap());
+        assert!(has("192.0.2.0/24", "192.0.2.255") && !has("192.0.2.0/24", "192.0.3.0"));
+        assert!(has("192.0.2.7", "::ffff:192.0.2.7") && !has("192.0.2.7", "192.0.2.6"));
+        assert!(has("0.0.0.0/0", "8.8.8.8") && !has("0.0.0.0/0", "2001:db8::1") && has("::/0", "2001:db8::1"));
+        assert!(has("2001:db8::/33", "2001:db8:7fff::1") && !has("2001:db8::/33", "2001:db8:8000::1"));
+        assert_eq!([Network::parse("192.0.2.0/33"), Network::parse("ims"), Network::parse("::/x")], [None; 3]);
     }
 
     #[test]

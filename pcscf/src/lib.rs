@@ -4,28 +4,33 @@
 //! the challenge, and is the only one that knows how a UE is reached. `register.rs` has the procedure
 //! by clauses, `agreement.rs` the life of the associations.
 
+mod admission;
 mod agreement;
 mod auth_params;
 mod charging;
 pub mod config;
 mod contacts;
 pub mod error;
+mod gate;
 mod kept;
 mod measure;
 mod register;
 mod sa;
 mod sec_agree;
+mod sources;
 mod watch;
 
 pub use config::Config;
 pub use error::Refusal;
 
+use crate::admission::Admission;
 use crate::agreement::Waiting;
 use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::kept::Restored;
 use crate::measure::Measured;
 use crate::register::{Inbound, OnTheWay};
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
+use crate::sources::Sources;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
@@ -35,6 +40,7 @@ use ims_sip::{Endpoint, Message, Method, Name};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tracing::{debug, info, warn};
 
 /// A snapshot lists no more registrations than this; it always counts them all.
@@ -61,6 +67,10 @@ pub struct Pcscf {
     /// How often each thing was refused or dropped.
     refusals: BTreeMap<&'static str, u64>,
     measured: Measured,
+    /// Who sends in clear, and who may not.
+    sources: Sources,
+    /// How many new registrations are let in.
+    admission: Admission,
     next_request: u64,
     /// The audit that the kernel has not answered yet.
     auditing: Option<RequestId>,
@@ -122,6 +132,8 @@ impl Pcscf {
             timers: Timers::default(),
             refusals: BTreeMap::new(),
             measured: Measured::default(),
+            sources: Sources::default(),
+            admission: Admission::default(),
             next_request: 0,
             auditing: None,
             adopted: false,
@@ -148,12 +160,8 @@ impl Pcscf {
             let outward = held.outward(packet.flow.transport);
             return self.sip.on_protected_packet(packet, outward, ctx);
         }
-        if self.config.is_gm(local) && self.sets.is_ue_port(remote) {
-            return self.count("clear-from-protected-port");
-        }
-        if self.config.is_clear(local) && packet.bytes.len() > self.config.limits.max_unprotected_size {
-            self.count("unprotected-too-large");
-            return packet.flow.conn.into_iter().for_each(|conn| ctx.act(Action::CloseFlow(conn)));
+        if self.config.is_clear(local) {
+            return self.on_clear_packet(packet, ctx);
         }
         self.sip.on_packet(packet, ctx);
     }
@@ -266,9 +274,10 @@ impl Pcscf {
             answer.push_back(Name::SecurityServer, sec_agree::acceptable(&self.config.security));
         }
         if status == 503 {
-            answer.push_back(Name::RetryAfter, 60);
+            answer.push_back(Name::RetryAfter, self.config.overload.retry_after(ctx.rng));
         }
         self.sip.respond(from.tx, answer, ctx);
+        self.blame_for(from.flow, refusal, ctx);
     }
 
     fn count(&mut self, name: &'static str) {
@@ -342,9 +351,11 @@ impl Pcscf {
         (!self.config.is_gm(flow.local) || !self.sets.is_ue_port(flow.remote)).then_some(flow)
     }
 
-    fn on_command(command: &Command, snapshot: impl FnOnce() -> Value) -> Result<Value, Problem> {
+    fn on_command(&mut self, command: &Command) -> Result<Value, Problem> {
         match command.call.as_str() {
-            "status" => Ok(snapshot()),
+            "status" => Ok(self.snapshot()),
+            "bans" => Ok(self.bans()),
+            "ban.lift" => self.lift_ban(&command.args),
             other => Err(Problem::not_found(format!("the P-CSCF has no command {other}"))),
         }
     }
@@ -369,7 +380,7 @@ impl Node for Pcscf {
             Event::SaExpired(expiry) => self.on_sa_expired(expiry, ctx),
             Event::Timeout => self.sip.on_timeout(ctx),
             Event::Command(command) => {
-                let result = Self::on_command(&command, || self.snapshot());
+                let result = self.on_command(&command);
                 ctx.act(Action::Reply { id: command.id, result });
             }
             Event::LinkUp { .. }
@@ -402,13 +413,21 @@ impl Node for Pcscf {
             "policy_rules": self.config.security.rules.len(),
             "esp": !self.told_no_esp && self.config.security.protects_anybody(),
             "refusals": self.refusals,
+            "sources": self.sources.describe(self.now, &self.config.sources),
+            "overload": self.admission.describe(),
             "sip": self.sip.snapshot(),
         })
+    }
+
+    fn waited(&mut self, oldest: Duration, now: Time) {
+        self.admission.waited(oldest, now, &self.config.overload);
     }
 
     fn metrics(&self, out: &mut Samples) {
         self.sip.metrics(out);
         self.measured.metrics(out);
+        self.sources.metrics(self.now, out);
+        self.admission.metrics(out);
         out.counts(&catalogue::REFUSALS, &self.refusals);
         let registered = self.contacts.all().filter(|(_, r)| r.is_registered()).count();
         out.size(&catalogue::REGISTERED, &[], registered);

@@ -6,6 +6,7 @@
 
 use crate::config::Policy;
 use crate::contacts::{Access, Binding, RegId, Registration};
+use crate::gate::is_new_registration;
 use crate::sa::{SetId, State};
 use crate::sec_agree::{self, Proposal};
 use crate::{Pcscf, Refusal, Timer, auth_params, charging};
@@ -118,7 +119,7 @@ impl Claim {
 }
 
 impl Wanted {
-    fn read(message: &Message) -> Result<Self, HeaderError> {
+    pub(crate) fn read(message: &Message) -> Result<Self, HeaderError> {
         let contacts: Vec<Contact> = message.all()?;
         let general = message.first::<Expires>()?.map(|e| e.0);
         Ok(match contacts.first() {
@@ -175,7 +176,11 @@ impl Pcscf {
             let domain = uri.host().chars().take(100).collect();
             return Err(Refusal::DomainNotServed(domain));
         }
-        if self.forwarded.len() + self.waiting.len() >= self.config.limits.max_pending {
+        // What is under way goes on when nothing new is let in any more.
+        let is_new = from.set.is_none() && is_new_registration(message);
+        let most = self.config.limits.max_pending;
+        let most = if is_new { most } else { most + most / 4 };
+        if self.forwarded.len() + self.waiting.len() >= most {
             return Err(Refusal::Full("max_pending"));
         }
         let policy = self.config.security.policy_for(&claim.impi);
@@ -344,6 +349,8 @@ impl Pcscf {
             return;
         };
         let (from, request) = (forwarded.from, forwarded.request.clone());
+        let is_new = from.set.is_none() && is_new_registration(&request);
+        self.admission.answered(ctx.now.since(forwarded.since), is_new, ctx.now, &self.config.overload);
         let nonce = auth_params::nonce(&response).unwrap_or_default();
         let keys = auth_params::take_keys(&mut response);
         toward_ue(&mut response);
@@ -353,6 +360,7 @@ impl Pcscf {
             status => {
                 self.on_rejected(&forwarded, status, ctx);
                 self.measured.outcomes.refused(ims_sip::status::label(status));
+                self.blame_for_status(from.flow, &request, status, ctx);
                 self.sip.respond(from.tx, response, ctx);
                 Ok(())
             }
@@ -364,6 +372,7 @@ impl Pcscf {
 
     pub(crate) fn on_failed(&mut self, tx: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
         if let Some(forwarded) = self.forwarded.remove(tx) {
+            self.admission.answered(ctx.now.since(forwarded.since), false, ctx.now, &self.config.overload);
             self.refuse(forwarded.from, &forwarded.request, &Refusal::Core(cause), ctx);
         }
     }
@@ -407,6 +416,7 @@ impl Pcscf {
                 }
             }
         }
+        self.sources.succeeded(forwarded.from.flow.remote.ip(), &self.config.sources);
         self.measured.accepted(outcome, &forwarded.claim.impi, forwarded.since, ctx.now);
         self.sip.respond(forwarded.from.tx, response, ctx);
         Ok(())

@@ -280,6 +280,13 @@ impl SaTable {
         self.by_ue_port.get(&remote).is_some_and(|sets| sets.iter().any(in_use))
     }
 
+    /// Whether a UE at this address is registered over SAs.
+    pub(crate) fn is_in_use_at(&self, ue: IpAddr) -> bool {
+        let ports = SocketAddr::new(ue, 0)..=SocketAddr::new(ue, u16::MAX);
+        let in_use = |id: &SetId| self.sets.get(id).is_some_and(|h| h.state == State::Active);
+        self.by_ue_port.range(ports).any(|(_, sets)| sets.iter().any(in_use))
+    }
+
     /// Sets of a private identity, oldest first.
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (SetId, &HeldSet)> {
         self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.sets.get(id)?)))

@@ -45,4 +45,5 @@ mod restart {
     mod scscf;
 }
 
+mod overload;
 mod support;

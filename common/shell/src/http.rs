@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
 use tracing::debug;
 
+/// The node that meets handsets, and bans those who flood it.
+const PCSCF: &str = "pcscf";
 /// The node that keeps subscribers.
 pub(crate) const HSS: &str = "hss";
 const CONNECTIONS: usize = 256;
@@ -77,6 +79,8 @@ fn routes(console: Console) -> Router {
     Router::new()
         .route("/v1/subscribers", post(create).get(list))
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
+        .route("/v1/bans", get(bans))
+        .route("/v1/bans/{source}", axum::routing::delete(lift_ban))
         .route("/v1/status", get(status))
         .merge(closed)
         .layer(middleware::from_fn_with_state(console.clone(), authorise))
@@ -169,6 +173,17 @@ async fn change(State(console): State<Console>, Path(imsi): Path<String>, Json(c
 
 async fn remove(State(console): State<Console>, Path(imsi): Path<String>) -> Response {
     match call(&console.world, HSS, "subscriber.remove", json!({"imsi": imsi})).await {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => refuse(problem),
+    }
+}
+
+async fn bans(State(console): State<Console>) -> Response {
+    respond(StatusCode::OK, call(&console.world, PCSCF, "bans", Value::Null).await)
+}
+
+async fn lift_ban(State(console): State<Console>, Path(source): Path<String>) -> Response {
+    match call(&console.world, PCSCF, "ban.lift", json!({"source": source})).await {
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(problem) => refuse(problem),
     }

@@ -277,7 +277,8 @@ fn handsets_find_back_to_a_pcscf_that_started_again() {
 /// Bytes that are no SIP, from anywhere, to every open port.
 #[test]
 fn garbage_does_no_harm() {
-    let mut lab = with(|_| {});
+    // The forger claims the address of the handset, which would be banned for it.
+    let mut lab = with(|c| c.pcscf.sources.ban_after = 0);
     let mut rng = ims_core::Rng::from_u64(99);
     for round in 0..200u16 {
         let mut bytes = vec![0; usize::from(round) * 7];

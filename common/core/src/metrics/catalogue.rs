@@ -41,6 +41,20 @@ metrics! {
         "What the kernel was asked about sets of security associations, and what it said";
     ESP: Gauge "imsbox_esp_available" []
         "1 unless the kernel has said that it has no ESP, or the policy is never";
+    SOURCES: Gauge "imsbox_sources" []
+        "Sources (addresses, or networks of IPv6) that send in clear and are remembered";
+    SOURCES_BANNED: Gauge "imsbox_sources_banned" []
+        "Sources that are banned";
+    SOURCE_BANS: Counter "imsbox_source_bans_total" ["cause"]
+        "Bans of sources";
+    SOURCE_DROPPED: Counter "imsbox_source_dropped_total" ["reason"]
+        "Messages in clear that were not read: of a banned source, or beyond the rate of one";
+    ADMISSION_LIMITING: Gauge "imsbox_admission_limiting" []
+        "1 while the P-CSCF lets in only some new registrations, because it or the core does not keep up";
+    ADMISSION_RATE: Gauge "imsbox_admission_rate" []
+        "New registrations a second that are let in while it is limiting, else 0";
+    ADMISSION_REFUSED: Counter "imsbox_admission_refused_total" []
+        "New registrations refused with 503 and Retry-After before they were read any further";
     DIAMETER_MESSAGES: Counter "imsbox_diameter_messages_total" ["direction", "command", "result"]
         "Diameter messages; the result of a request is request";
     DIAMETER_REFUSALS: Counter "imsbox_diameter_refusals_total" ["refusal"]

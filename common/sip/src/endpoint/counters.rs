@@ -20,6 +20,7 @@ pub(super) struct Counters {
     /// Requests sent to another target, because the one before failed.
     pub(super) failed_over: u64,
     refused: BTreeMap<u16, u64>,
+    malformed: u64,
     dropped: BTreeMap<&'static str, u64>,
     told: PerSecond,
 }
@@ -33,6 +34,7 @@ impl Default for Counters {
             repeated: 0,
             failed_over: 0,
             refused: BTreeMap::new(),
+            malformed: 0,
             dropped: BTreeMap::new(),
             told: PerSecond::new(TOLD_A_SECOND),
         }
@@ -52,9 +54,15 @@ impl Counters {
         *self.dropped.entry(why).or_default() += 1;
     }
 
+    pub(super) fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
     /// Whether the node is to be told.
     pub(super) fn refused(&mut self, status: u16, now: Time) -> bool {
         *self.refused.entry(status).or_default() += 1;
+        // What is refused for want of room is not its sender's fault.
+        self.malformed += u64::from(status != 503);
         self.told.lets(now)
     }
 

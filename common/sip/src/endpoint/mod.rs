@@ -17,6 +17,7 @@ pub use crate::transaction::SipTimers;
 
 use crate::Message;
 use crate::locate::Locator;
+use crate::message::ParseError;
 use bytes::Bytes;
 use client::{Attempt, Request};
 use counters::Counters;
@@ -203,10 +204,42 @@ impl Endpoint {
         self.take(packet, Some(outward), ctx);
     }
 
-    fn take(&mut self, packet: Packet, outward: Option<Flow>, ctx: &mut Ctx<'_>) {
+    /// What a node has parsed itself, to look at it first. False when it was no message that could be used.
+    pub fn on_parsed(&mut self, parsed: Result<Message, ParseError>, flow: Flow, ctx: &mut Ctx<'_>) -> bool {
+        let before = self.counters.malformed();
+        self.take_parsed(parsed, flow, None, ctx);
+        self.counters.malformed() == before
+    }
+
+    /// Refuses a request with 503 before it becomes a transaction: for a node that has more to do than it can. The answer
+    /// asks for `wait` seconds of patience.
+    pub fn decline(&mut self, mut request: Message, flow: Flow, wait: u64, ctx: &mut Ctx<'_>) {
         self.wake(ctx);
+        self.counters.received(&request);
+        if let Some(ways) = via::note_received(&mut request, &flow) {
+            self.answer_statelessly(&request, 503, wait, ways.reply, ctx);
+        }
+    }
+
+    /// Whether this request belongs to a transaction: a repetition.
+    pub fn is_known(&self, request: &Message) -> bool {
+        self.find_transaction(request).is_some()
+    }
+
+    fn take(&mut self, packet: Packet, outward: Option<Flow>, ctx: &mut Ctx<'_>) {
         let Packet { flow, bytes } = packet;
-        match Message::parse(bytes) {
+        self.take_parsed(Message::parse(bytes), flow, outward, ctx);
+    }
+
+    fn take_parsed(
+        &mut self,
+        parsed: Result<Message, ParseError>,
+        flow: Flow,
+        outward: Option<Flow>,
+        ctx: &mut Ctx<'_>,
+    ) {
+        self.wake(ctx);
+        match parsed {
             Ok(message) if message.is_request() => self.on_request(message, flow, outward, ctx),
             Ok(message) => self.on_response(message, flow, ctx),
             Err(error) => self.refuse(flow, error.status(), error.to_string()),

@@ -121,7 +121,7 @@ impl Endpoint {
             ways.turn(outward);
         }
         if let Err(error) = checked {
-            self.answer_statelessly(&message, error.status(), ways.reply, ctx);
+            self.answer_statelessly(&message, error.status(), 0, ways.reply, ctx);
             return self.refuse(flow, error.status(), error.to_string());
         }
         let Some(identity) = Identity::of(&message) else {
@@ -137,7 +137,8 @@ impl Endpoint {
             return self.on_repeated_late(id, ctx);
         }
         if self.is_full(&identity) {
-            self.answer_statelessly(&message, 503, ways.reply, ctx);
+            let wait = 5 + ctx.rng.below(10);
+            self.answer_statelessly(&message, 503, wait, ways.reply, ctx);
             let reason = "too many transactions are open: raise max_transactions or add a node";
             return self.refuse(flow, 503, reason.into());
         }
@@ -198,6 +199,10 @@ impl Endpoint {
         let same = self.branches.get(&identity.branch).filter(|_| identity.modern)?;
         let fits = |slot: &ServerSlot| slot.is_invite() && slot.ways.flow.remote.ip() == flow.remote.ip();
         same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
+    }
+
+    pub(super) fn find_transaction(&self, request: &Message) -> Option<u64> {
+        self.find(&Identity::of(request)?, request.method())
     }
 
     fn on_repeated(&mut self, id: u64, flow: &Flow, ctx: &mut Ctx<'_>) {
@@ -309,7 +314,14 @@ impl Endpoint {
     }
 
     /// Without a transaction: the same request gets the same answer, tag included (RFC 3261 8.2.7).
-    fn answer_statelessly(&mut self, request: &Message, status: u16, reply: Flow, ctx: &mut Ctx<'_>) {
+    pub(super) fn answer_statelessly(
+        &mut self,
+        request: &Message,
+        status: u16,
+        wait: u64,
+        reply: Flow,
+        ctx: &mut Ctx<'_>,
+    ) {
         let present = [Name::From, Name::To, Name::CallId, Name::CSeq].iter().all(|name| request.has(*name));
         if request.method() == Method::Ack || !present {
             return;
@@ -317,7 +329,7 @@ impl Endpoint {
         let tag = format!("{}{:x}", self.mark, fnv(request.raw(Name::Via).next().unwrap_or_default()));
         let mut response = Message::response(request, status, Some(&tag));
         if status == 503 {
-            response.set(Name::RetryAfter, 5 + ctx.rng.below(10));
+            response.set(Name::RetryAfter, wait);
         }
         self.counters.sent(&response);
         self.send(reply, response.to_bytes(), ims_core::SendTag(0), ctx);
