@@ -282,8 +282,13 @@ impl Attach {
 /// The whole attach without IPsec and without a word of it, as by a handset that knows no sec-agree. Gives the nonce that it
 /// answered.
 pub fn attach_in_clear(attach: &Attach) -> Result<String> {
+    register_in_clear(attach, 1, 3600)
+}
+
+/// Two REGISTERs without IPsec, from this CSeq on: a first one, a refresh, or with 0 a de-registration.
+pub fn register_in_clear(attach: &Attach, cseq: u32, expires: u32) -> Result<String> {
     let plain = |cseq, authorization: &str| {
-        let text = attach.register(cseq, 5060, authorization, None, 3600);
+        let text = attach.register(cseq, 5060, authorization, None, expires);
         text.lines()
             .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
             .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
@@ -297,11 +302,11 @@ pub fn attach_in_clear(attach: &Attach) -> Result<String> {
         let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).map_err(|e| e.to_string())?;
         exchange_udp(&socket, &socket, to, message)
     };
-    let challenge = send(&plain(1, &attach.empty_authorization()))?;
+    let challenge = send(&plain(cseq, &attach.empty_authorization()))?;
     let line = header(&challenge, "WWW-Authenticate").ok_or(challenge.clone())?;
     let nonce = param(line, "nonce").ok_or("no nonce")?;
     let (res, ..) = aka(nonce)?;
-    let answer = send(&plain(2, &digest(&attach.imsi, nonce, &res)))?;
+    let answer = send(&plain(cseq + 1, &digest(&attach.imsi, nonce, &res)))?;
     if status(&answer) == 200 { Ok(nonce.into()) } else { Err(answer) }
 }
 
