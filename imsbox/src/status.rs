@@ -4,6 +4,7 @@ use crate::client::Client;
 use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Of one process, or of several that are one core together: a process that does not answer hides nothing of the others.
 pub(crate) fn run(clients: &[Client], json: bool) -> Result<()> {
@@ -20,7 +21,8 @@ pub(crate) fn run(clients: &[Client], json: bool) -> Result<()> {
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
     } else {
-        print!("{}", report(&status));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        print!("{}", report(&status, now));
     }
     match silent.len() {
         0 => Ok(()),
@@ -28,13 +30,15 @@ pub(crate) fn run(clients: &[Client], json: bool) -> Result<()> {
     }
 }
 
-/// The snapshots of all local nodes, as text.
-fn report(status: &Value) -> String {
+/// The snapshots of all local nodes, as text. `now` in seconds, as the nodes tell times.
+fn report(status: &Value, now: u64) -> String {
     let mut out = String::new();
     registrations(&mut out, &status["pcscf"]);
     bindings(&mut out, &status["scscf"]);
     for (role, node) in status.as_object().into_iter().flatten() {
-        peers(&mut out, role, node);
+        peers(&mut out, role, node, now);
+        away(&mut out, role, node);
+        kept(&mut out, role, node);
     }
     pressure(&mut out, &status["pcscf"]);
     for (role, node) in status.as_object().into_iter().flatten() {
@@ -102,15 +106,35 @@ fn bindings(out: &mut String, scscf: &Value) {
     }
 }
 
-fn peers(out: &mut String, role: &str, node: &Value) {
+fn peers(out: &mut String, role: &str, node: &Value, now: u64) {
     let peers = match &node["diameter"]["peers"] {
         Value::Array(peers) => peers.as_slice(),
         _ => list(node, "peers"),
     };
     for peer in peers {
         let name = ["host", "peer", "name"].iter().find_map(|n| peer[*n].as_str()).unwrap_or("-");
-        let since = peer["since_s"].as_u64().map_or(String::new(), |s| format!(" for {s} s"));
-        let _ = writeln!(out, "Diameter {role} - {name}: {}{since}", text(peer, "state"));
+        let down = peer["down_since"].as_u64().map(|at| format!(", down for {} s", now.saturating_sub(at)));
+        let _ = writeln!(out, "Diameter {role} - {name}: {}{}", text(peer, "state"), down.unwrap_or_default());
+    }
+}
+
+/// SIP targets that failed when they were last tried.
+fn away(out: &mut String, role: &str, node: &Value) {
+    for failed in list(&node["sip"]["location"], "failed") {
+        let seconds = failed["for_s"].as_u64().unwrap_or(0);
+        let _ = writeln!(out, "SIP {role} - {}: fails, for {seconds} s", text(failed, "target"));
+    }
+}
+
+/// What the role keeps across restarts, when something is wrong with it.
+fn kept(out: &mut String, role: &str, node: &Value) {
+    let number = |name: &str| node["kept"][name].as_u64().unwrap_or(0);
+    if let Some(error) = node["kept"]["error"].as_str() {
+        let (seconds, waiting) = (number("failing_for_s"), number("waiting"));
+        let _ = writeln!(out, "Store of the {role} fails, for {seconds} s, {waiting} entries wait: {error}");
+    }
+    if number("lost") > 0 {
+        let _ = writeln!(out, "Store of the {role} has lost {} changes: a restart would miss them", number("lost"));
     }
 }
 
@@ -151,14 +175,24 @@ mod tests {
                 }],
                 "refusals": { "unknown-user": 2, "no-common-suite": 0 }
             },
-            "icscf": { "diameter": { "peers": [{ "host": "hss.ims.example", "state": "open" }] } }
+            "icscf": {
+                "diameter": { "peers": [
+                    { "host": "hss.ims.example", "state": "open", "down_since": null },
+                    { "host": "hss2.ims.example", "state": "connecting", "down_since": 1000 }
+                ] },
+                "sip": { "location": { "failed": [{ "target": "udp:127.0.0.1:6060", "for_s": 12 }] } }
+            },
+            "scscf": { "kept": { "entries": 3, "lost": 0, "error": "the disk is full: make room", "failing_for_s": 5, "waiting": 2 } }
         });
-        let text = report(&status);
+        let text = report(&status, 1070);
         for part in [
             "Handsets at the P-CSCF: 1",
             "expires in 3600 s",
             "hmac-sha-1-96/aes-cbc confirmed: UE 5065/5064 <-> P 6100/6101",
-            "Diameter icscf - hss.ims.example: open",
+            "Diameter icscf - hss.ims.example: open\n",
+            "Diameter icscf - hss2.ims.example: connecting, down for 70 s",
+            "SIP icscf - udp:127.0.0.1:6060: fails, for 12 s",
+            "Store of the scscf fails, for 5 s, 2 entries wait: the disk is full: make room",
             "refused by the pcscf: unknown-user 2",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");

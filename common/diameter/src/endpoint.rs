@@ -115,7 +115,7 @@ impl Endpoint {
         let keys: Vec<u32> = self.peers.keys().copied().collect();
         for key in keys {
             self.with_peer(key, ctx, |peer, _, ctx| {
-                peer.since = ctx.now;
+                (peer.since, peer.down_since) = (ctx.now, Some(ctx.now));
                 peer.start(ctx);
             });
         }
@@ -265,6 +265,7 @@ impl Endpoint {
                 "state": peer.state.name(),
                 "watchdog": peer.watchdog.name(),
                 "since": peer.since.secs(),
+                "down_since": peer.down_since.map(Time::secs),
                 "side": peer.link().map(|_| if peer.is_initiator() { "initiator" } else { "responder" }),
                 "configured": !peer.dynamic,
                 "in_flight": peer.link().map_or(0, |link| self.requests.on_link(link)),

@@ -95,6 +95,8 @@ pub(crate) struct Peer {
     pub(crate) capabilities: Option<Capabilities>,
     pub(crate) state: State,
     pub(crate) since: Time,
+    /// Since when it has not been open, however often a connection was tried.
+    pub(crate) down_since: Option<Time>,
     pub(crate) watchdog: Watchdog,
     awaiting_dwa: bool,
     reopen_answers: i8,
@@ -124,6 +126,7 @@ impl Peer {
             capabilities: None,
             state: State::Closed,
             since: now,
+            down_since: Some(now),
             watchdog: Watchdog::Okay,
             awaiting_dwa: false,
             reopen_answers: 0,
@@ -469,6 +472,10 @@ impl Peer {
     fn enter(&mut self, state: State, limit: Duration, ctx: &mut Ctx<'_>) {
         self.state = state;
         self.since = ctx.now;
+        self.down_since = match state {
+            State::Open => None,
+            _ => self.down_since.or(Some(ctx.now)),
+        };
         self.timer = Some(ctx.now + limit);
     }
 

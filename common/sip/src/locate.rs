@@ -17,6 +17,8 @@ const SIP_PORT: u16 = 5060;
 const MAX_TARGETS: usize = 32;
 const MAX_SERVICES: usize = 4;
 const MAX_REMEMBERED: usize = 512;
+/// A target that goes on failing is avoided for longer: 2^3 times as long at most.
+const LONGEST_AVOIDED: u32 = 3;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// Ids of DNS requests are drawn from the top half; the node has the other.
 const ID_BASE: u64 = 1 << 63;
@@ -288,7 +290,15 @@ pub(crate) struct Locator {
     answers: BTreeMap<DnsQuery, (Answer, Time)>,
     open: BTreeMap<u64, (DnsQuery, Vec<u64>)>,
     asked: BTreeMap<DnsQuery, u64>,
-    failed: BTreeMap<(SocketAddr, Transport), Time>,
+    failed: BTreeMap<(SocketAddr, Transport), Failed>,
+}
+
+/// A target that failed. Requests decide when it is tried again, so nothing has to be spread in time.
+struct Failed {
+    since: Time,
+    until: Time,
+    /// How often it failed in a row, each time after it had been avoided.
+    times: u32,
 }
 
 impl Locator {
@@ -391,7 +401,14 @@ impl Locator {
 
     /// `transport` to `addr` failed: others first for a while.
     pub(crate) fn on_failure(&mut self, addr: SocketAddr, transport: Transport, now: Time) {
-        self.avoid(addr, transport, self.config.avoid_failed.0, now);
+        let known = self.failed.get(&(addr, transport));
+        if known.is_some_and(|failed| failed.until > now) {
+            // It was under way when the target failed.
+            return;
+        }
+        let times = known.filter(|f| now.since(f.until) <= MAX_RETRY_AFTER).map_or(0, |f| f.times);
+        let wait = self.config.avoid_failed.0.saturating_mul(1 << times.min(LONGEST_AVOIDED));
+        self.avoid(addr, transport, wait, now);
     }
 
     /// It answered 503: others first for as long as it says (RFC 3261 21.5.4), within reason.
@@ -401,8 +418,14 @@ impl Locator {
     }
 
     fn avoid(&mut self, addr: SocketAddr, transport: Transport, wait: Duration, now: Time) {
-        bound(&mut self.failed, now, |until| *until);
-        self.failed.insert((addr, transport), now + wait);
+        bound(&mut self.failed, now, |failed| failed.until);
+        let failed = self.failed.entry((addr, transport)).or_insert(Failed { since: now, until: now, times: 0 });
+        if now.since(failed.until) > MAX_RETRY_AFTER {
+            // It may have been well between: nobody asked.
+            (failed.since, failed.times) = (now, 0);
+        }
+        failed.times += 1;
+        failed.until = failed.until.max(now + wait);
     }
 
     pub(crate) fn on_success(&mut self, addr: SocketAddr, transport: Transport) {
@@ -412,7 +435,7 @@ impl Locator {
     }
 
     fn has_failed(&self, hop: &Hop, now: Time) -> bool {
-        let failed = |t| self.failed.get(&(hop.addr, t)).is_some_and(|until| *until > now);
+        let failed = |t| self.failed.get(&(hop.addr, t)).is_some_and(|f| f.until > now);
         match hop.transport {
             Some(transport) => failed(transport),
             None => failed(Transport::Udp) || failed(Transport::Tcp),
@@ -424,8 +447,15 @@ impl Locator {
     }
 
     pub(crate) fn snapshot(&self, now: Time) -> serde_json::Value {
-        let failed: Vec<String> =
-            self.failed.iter().filter(|(_, until)| **until > now).map(|((a, t), _)| format!("{t}:{a}")).collect();
+        let failed: Vec<serde_json::Value> = self
+            .failed
+            .iter()
+            .filter(|(_, failed)| failed.until > now)
+            .map(|((a, t), failed)| {
+                let for_s = now.since(failed.since).as_secs();
+                serde_json::json!({ "target": format!("{t}:{a}"), "since": failed.since.secs(), "for_s": for_s })
+            })
+            .collect();
         serde_json::json!({ "questions": self.open.len(), "remembered": self.answers.len(), "failed": failed })
     }
 }
@@ -631,5 +661,25 @@ mod tests {
         let gone = Err(DnsError::Unavailable);
         let stale = locator.on_answer(RequestId(ID_BASE + 2), gone, Time::from_secs(12));
         assert_eq!(stale.map(|(_, answer, _)| answer), Some(addr("192.0.2.1")), "DNS is gone: the last answer holds");
+    }
+
+    #[test]
+    fn a_target_that_goes_on_failing_is_avoided_for_longer() {
+        let mut locator = Locator::new(LocateConfig::default(), StaticHops::default(), V4);
+        let addr: SocketAddr = "192.0.2.1:5060".parse().unwrap();
+        let at = Time::from_secs;
+        let until = |locator: &Locator| locator.failed[&(addr, Transport::Udp)].until.secs();
+        for (fails, avoided_until) in [(0, 10), (3, 10), (11, 31), (32, 72), (80, 160), (170, 250)] {
+            locator.on_failure(addr, Transport::Udp, at(fails));
+            assert_eq!(until(&locator), avoided_until, "fails at {fails}");
+        }
+        let told = locator.snapshot(at(200))["failed"].clone();
+        assert_eq!(told, serde_json::json!([{ "target": "udp:192.0.2.1:5060", "since": 0, "for_s": 200 }]));
+        locator.on_failure(addr, Transport::Udp, at(1000));
+        assert_eq!(until(&locator), 1010, "nobody asked for a long time");
+        locator.on_busy(addr, Transport::Udp, Some(30), at(1001));
+        assert_eq!(until(&locator), 1031);
+        locator.on_success(addr, Transport::Udp);
+        assert_eq!(locator.snapshot(at(1002))["failed"], serde_json::json!([]));
     }
 }
