@@ -123,6 +123,9 @@ fn what_runs_out_meanwhile_is_told_to_the_hss() {
         if hss_is_away {
             lab.world.run_for(Duration::from_secs(60));
             assert_eq!((lab.world.snapshot(lab.scscf)["untold"].as_u64(), lab.world.kept(lab.scscf)), (Some(1), 1));
+            let peer = lab.world.snapshot(lab.scscf)["diameter"]["peers"][0].clone();
+            let down = peer["down_since"].as_u64().map(|at| lab.world.now.secs() - at);
+            assert!(down >= Some(59), "however often it was tried again: {peer}");
             restart_scscf(&mut lab);
             restart_hss(&mut lab);
         }
