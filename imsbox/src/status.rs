@@ -61,6 +61,12 @@ fn registrations(out: &mut String, pcscf: &Value) {
         return;
     }
     let _ = writeln!(out, "Handsets at the P-CSCF: {}", all.len());
+    if let Some(seen) = pcscf["address_rewritten"].as_u64().filter(|seen| *seen > 0) {
+        let _ = writeln!(
+            out,
+            "  {seen} REGISTERs came from another address than their handset's: there is NAT on the way, IPsec cannot work"
+        );
+    }
     for one in all {
         let expires = one["expires_in_s"].as_u64().map_or("-".into(), |s| format!("{s} s"));
         let _ = writeln!(out, "  {}  ({})", text(one, "impu"), text(one, "impi"));
@@ -173,7 +179,8 @@ mod tests {
                     "sa": { "suite": "hmac-sha-1-96/aes-cbc", "state": "confirmed", "port_uc": 5065, "port_us": 5064,
                             "port_pc": 6101, "port_ps": 6100, "spi_uc": 4097, "spi_us": 4098, "spi_pc": 1, "spi_ps": 2 }
                 }],
-                "refusals": { "unknown-user": 2, "no-common-suite": 0 }
+                "refusals": { "unknown-user": 2, "no-common-suite": 0 },
+                "address_rewritten": 3
             },
             "icscf": {
                 "diameter": { "peers": [
@@ -194,6 +201,7 @@ mod tests {
             "SIP icscf - udp:127.0.0.1:6060: fails, for 12 s",
             "Store of the scscf fails, for 5 s, 2 entries wait: the disk is full: make room",
             "refused by the pcscf: unknown-user 2",
+            "3 REGISTERs came from another address",
         ] {
             assert!(text.contains(part), "{part} is not in:\n{text}");
         }

@@ -15,6 +15,7 @@ mod gate;
 mod kept;
 mod measure;
 mod register;
+mod rewritten;
 mod sa;
 mod sec_agree;
 mod sources;
@@ -29,6 +30,7 @@ use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::kept::Restored;
 use crate::measure::Measured;
 use crate::register::{Inbound, OnTheWay};
+use crate::rewritten::Rewritten;
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
 use crate::sources::Sources;
 use ims_core::config::ConfigError;
@@ -80,6 +82,8 @@ pub struct Pcscf {
     restored: Restored,
     /// The operator has been told that the kernel has no ESP.
     told_no_esp: bool,
+    /// REGISTERs whose Via names another address than the one they came from.
+    rewritten: Rewritten,
     /// Refusals that the log still takes.
     told: PerSecond,
     /// Of the last event, for the snapshot.
@@ -139,6 +143,7 @@ impl Pcscf {
             adopted: false,
             restored: Restored::default(),
             told_no_esp: false,
+            rewritten: Rewritten::default(),
             told: PerSecond::new(REFUSALS_TOLD),
             now: Time::EPOCH,
         })
@@ -412,6 +417,7 @@ impl Node for Pcscf {
             "policy": format!("{:?}", self.config.security.policy).to_lowercase(),
             "policy_rules": self.config.security.rules.len(),
             "esp": !self.told_no_esp && self.config.security.protects_anybody(),
+            "address_rewritten": self.rewritten.seen(),
             "refusals": self.refusals,
             "sources": self.sources.describe(self.now, &self.config.sources),
             "overload": self.admission.describe(),

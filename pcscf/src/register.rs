@@ -190,7 +190,10 @@ impl Pcscf {
         };
         let registration = match from.set {
             Some(set) => Some(self.check_protected(set, message, &claim, &proposal, ctx)?),
-            None => self.check_clear(from, message, &claim, &proposal, policy)?,
+            None => {
+                self.rewritten.note(message, &from.flow);
+                self.check_clear(from, message, &claim, &proposal, policy)?
+            }
         };
         let known = registration.and_then(|id| self.contacts.by_id(id));
         let token = known.map_or_else(|| ctx.rng.token(24), |r| r.token.clone());

@@ -521,3 +521,19 @@ fn a_late_refresh_over_an_old_connection_does_not_lead_requests_there() {
     let token = path.strip_prefix("<sip:").unwrap().split('@').next().unwrap();
     assert_eq!(bench.node.egress(token).unwrap().flow, ue.answers_of(&new));
 }
+
+#[test]
+fn an_address_that_something_rewrites_on_the_way_is_told() {
+    for mut ue in four_ways() {
+        let mut bench = Bench::new();
+        ue.hello(&mut bench).forwarded();
+        assert_eq!(bench.node.snapshot()["address_rewritten"], 0);
+        let offer = ue.sec_agree();
+        let text = ue.register(600_000, &offer);
+        let mut flow = ue.clear_flow();
+        let gateway = if ue.ip.is_ipv4() { "203.0.113.1" } else { "2001:db8:ffff::1" };
+        flow.remote.set_ip(gateway.parse().unwrap());
+        bench.packet(flow, &text).forwarded();
+        assert_eq!(bench.node.snapshot()["address_rewritten"], 1);
+    }
+}
