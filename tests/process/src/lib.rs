@@ -43,6 +43,13 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The JSON object among what a program printed.
+pub fn json_in(printed: &str) -> serde_json::Value {
+    let start = printed.find("{\n").unwrap_or_else(|| panic!("no JSON in:\n{printed}"));
+    let end = printed.rfind("\n}").map_or(printed.len(), |at| at + 2);
+    serde_json::from_str(&printed[start..end]).unwrap_or_else(|e| panic!("{e}:\n{printed}"))
+}
+
 /// A fresh folder under the system's temporary folder, removed when dropped.
 pub struct Folder(PathBuf);
 

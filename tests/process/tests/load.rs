@@ -1,7 +1,7 @@
 //! `ue load` against the box: hundreds of handsets that refresh, go and come, and a core that is killed among them.
 
 use ims_process_tests::process::Running;
-use ims_process_tests::{Lab, program};
+use ims_process_tests::{Lab, json_in, program};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Duration;
@@ -26,10 +26,7 @@ fn load(pcscf: &str, options: &str) -> Running {
 fn result(mut load: Running) -> (Value, bool, String) {
     let ended = load.wait_end(PATIENCE);
     let printed = load.printed();
-    let at = printed.find("{\n").unwrap_or_else(|| panic!("no JSON in:\n{printed}"));
-    let end = printed.rfind("\n}").map_or(printed.len(), |at| at + 2);
-    let json = serde_json::from_str(&printed[at..end]).unwrap_or_else(|e| panic!("{e}:\n{printed}"));
-    (json, ended.success(), printed)
+    (json_in(&printed), ended.success(), printed)
 }
 
 /// Udp and tcp, both address families; refused are those that must be, and nobody else.
