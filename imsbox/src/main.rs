@@ -55,6 +55,9 @@ enum Command {
         #[command(subcommand)]
         command: Option<bans::Bans>,
     },
+    /// Do nothing until SIGTERM: keeps the network namespace of a container, and with it the IPsec state of a P-CSCF that is
+    /// restarted in it
+    Hold,
     /// The handsets of the demo, in a network namespace of their own
     #[command(hide = true)]
     DemoHandsets(demo::Handsets),
@@ -88,6 +91,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::DemoCore(core) => core.run().await,
             Command::DemoHandsets(handsets) => handsets.run().await,
             Command::Check => check::run(load(&machine_addresses().await), &cli.target).await,
+            Command::Hold => Ok(ims_shell::wait_for_signal().await?),
             Command::Healthcheck => {
                 let settings = load(&[])?;
                 let shell = ims_shell::Settings { http: ims_shell::Listen::At(settings.rest), ..settings.shell };

@@ -18,6 +18,7 @@ const PCSCF: &str = "172.29.41.13:5060";
 const PCSCF6: &str = "[fd69:6d73:626f:41::13]:5060";
 /// The handset that is there from the beginning, and must still be at the end.
 const FAITHFUL: &str = "001010000000001";
+const FAITHFUL_ADDRESS: &str = "10.46.0.1";
 /// The handsets of the load: from 001010000000100 on.
 const LOAD: u32 = 40;
 /// How soon everything must work again after a disturbance.
@@ -35,19 +36,22 @@ fn containers_are_stopped_killed_and_cut_off_under_load_and_the_system_heals() {
     no_container_has_more_rights_than_it_needs(&engine);
     registered_without_nat(&lab);
 
+    let namespace = network_namespace(&engine, "pcscf");
     let mut fresh = 10;
     for role in ROLES {
-        // About as long as the disturbances take; a cut link to the HSS is noticed by the watchdog.
-        let load = load(&lab, if role == "hss" { 25 } else { 12 });
+        lab.register(1, FAITHFUL_ADDRESS, PCSCF).unwrap_or_else(|why| panic!("{why}"));
+        // Longer than the disturbances, so that all can refresh after them; a cut link to the HSS is noticed by the watchdog.
+        let load = load(&lab, if role == "hss" { 40 } else { 25 });
         for disturb in [stop_and_start, kill_9, cut_off] {
             disturb(&lab, role);
             lab.healed(fresh);
+            lab.still_registered(role);
             fresh += 1;
         }
         nobody_is_lost(load);
     }
+    assert_eq!(network_namespace(&engine, "pcscf"), namespace, "where the security associations would be");
     // The command of the documentation, from a container of its own.
-    succeed(lab.compose().args(["build", "imsbox"]));
     let status = succeed(lab.compose().args(["run", "--rm", "imsbox", "status"]));
     assert!(status.contains("Handsets at the P-CSCF"), "{status}");
     succeed(lab.compose().args(["down", "--volumes"]));
@@ -62,14 +66,14 @@ fn the_box_in_one_container_registers_a_handset_and_keeps_its_data(lab: &Lab<'_>
     };
     let (k, opc) = (handset::hex(&handset::K), handset::hex(&handset::OPC));
     exec(&["subscriber", "add", "--imsi", FAITHFUL, "--k", &k, "--opc", &opc]);
-    lab.register(1, "10.46.0.1", PCSCF).unwrap_or_else(|why| panic!("{why}"));
+    lab.register(1, FAITHFUL_ADDRESS, PCSCF).unwrap_or_else(|why| panic!("{why}"));
     let status = exec(&["status"]);
     assert!(status.contains("Handsets at the P-CSCF: 1"), "{status}");
     // A new container, as an upgrade makes one: the data are in the volume.
     succeed(lab.compose().args(["-f", "docker-compose.box.yml", "up", "-d", "--force-recreate"]));
     lab.wait_healthy(&["imsbox"]);
     assert!(exec(&["subscriber", "list"]).contains(FAITHFUL));
-    lab.register(1, "10.46.0.1", PCSCF).unwrap_or_else(|why| panic!("{why}"));
+    lab.register(1, FAITHFUL_ADDRESS, PCSCF).unwrap_or_else(|why| panic!("{why}"));
 }
 
 fn no_container_has_more_rights_than_it_needs(engine: &Engine) {
@@ -89,13 +93,18 @@ fn no_container_has_more_rights_than_it_needs(engine: &Engine) {
     }
 }
 
+fn network_namespace(engine: &Engine, service: &str) -> PathBuf {
+    let pid = engine.docker(&["inspect", "-f", "{{.State.Pid}}", &container(service)]);
+    std::fs::read_link(format!("/proc/{}/ns/net", pid.trim())).expect("the container runs")
+}
+
 /// The P-CSCF sees the handsets' own addresses, of both families.
 fn registered_without_nat(lab: &Lab<'_>) {
-    lab.register(1, "10.46.0.1", PCSCF).unwrap_or_else(|why| panic!("{why}"));
+    lab.register(1, FAITHFUL_ADDRESS, PCSCF).unwrap_or_else(|why| panic!("{why}"));
     lab.register(2, "2001:db8:46::2", PCSCF6).unwrap_or_else(|why| panic!("{why}"));
     let (_, status) = lab.status();
     let ues: Vec<_> = registrations(&status).iter().filter_map(|r| r["ue"].as_str()).collect();
-    assert!(ues.contains(&"10.46.0.1") && ues.contains(&"2001:db8:46::2"), "{status}");
+    assert!(ues.contains(&FAITHFUL_ADDRESS) && ues.contains(&"2001:db8:46::2"), "{status}");
     assert_eq!(status["pcscf"]["address_rewritten"], 0, "{status}");
 }
 
@@ -115,9 +124,11 @@ fn kill_9(lab: &Lab<'_>, role: &str) {
 
 fn cut_off(lab: &Lab<'_>, role: &str) {
     let address = APIS[ROLES.iter().position(|r| *r == role).expect("one of the roles")].trim_end_matches(":8080");
-    lab.engine.docker(&["network", "disconnect", "imsbox_core", &container(role)]);
+    // The P-CSCF lives in the network namespace of another container.
+    let network = container(if role == "pcscf" { "pcscf-net" } else { role });
+    lab.engine.docker(&["network", "disconnect", "imsbox_core", &network]);
     lab.seen_away(role);
-    lab.engine.docker(&["network", "connect", "--ip", address, "imsbox_core", &container(role)]);
+    lab.engine.docker(&["network", "connect", "--ip", address, "imsbox_core", &network]);
 }
 
 fn container(service: &str) -> String {
@@ -261,6 +272,17 @@ impl<'a> Lab<'a> {
         });
     }
 
+    /// The handset that registered once, and never since, is still known.
+    fn still_registered(&self, disturbed: &str) {
+        let (_, status) = self.status();
+        assert!(registrations(&status).iter().any(|r| r["ue"] == FAITHFUL_ADDRESS), "after {disturbed}: {status}");
+        let user = format!("sip:{FAITHFUL}@ims.mnc001.mcc001.3gppnetwork.org");
+        let bindings = status["scscf"]["registrations"].as_array().map_or(&[][..], Vec::as_slice);
+        let bound = bindings.iter().any(|b| b["impus"].as_array().is_some_and(|i| i.iter().any(|impu| *impu == *user)));
+        // An S-CSCF that was restarted learns of its users as they refresh.
+        assert!(bound || disturbed == "scscf", "after {disturbed}: {status}");
+    }
+
     /// All answer, see each other, and a handset that was never there registers.
     fn healed(&self, fresh: u32) {
         eventually("all roles answer and see the HSS", || {
@@ -311,9 +333,11 @@ fn load(lab: &Lab<'_>, seconds: u32) -> Running {
         "10.46.1.0",
     ]);
     command.args(["--rate", "20", "--seconds", &seconds.to_string(), "--drain", "60", "--transport", "mixed"]);
-    command.args(["--refresh-every", "3s", "--retry", "1s", "--expect-restart", "--verify"]);
+    command.args(["--refresh-every", "3s", "--retry", "1s", "--expect-restart", "--verify", "--interval", "1"]);
     command.args(["--k", &handset::hex(&handset::K), "--opc", &handset::hex(&handset::OPC)]);
-    Running::start(&mut command)
+    let load = Running::start(&mut command);
+    load.wait_for(&format!(" {LOAD} registered"), Duration::from_secs(20));
+    load
 }
 
 /// Whatever happened meanwhile, no handset is without the registration that it was told it has.
