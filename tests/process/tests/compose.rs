@@ -41,7 +41,14 @@ fn containers_are_stopped_killed_and_cut_off_under_load_and_the_system_heals() {
     for role in ROLES {
         lab.register(1, FAITHFUL_ADDRESS, PCSCF).unwrap_or_else(|why| panic!("{why}"));
         // Longer than the disturbances, so that all can refresh after them; a cut link to the HSS is noticed by the watchdog.
-        let load = load(&lab, if role == "hss" { 40 } else { 25 });
+        let load = load(
+            &lab,
+            match role {
+                "hss" => 35,
+                "scscf" => 25,
+                _ => 20,
+            },
+        );
         for disturb in [stop_and_start, kill_9, cut_off] {
             disturb(&lab, role);
             lab.healed(fresh);
