@@ -1,4 +1,4 @@
-//! Digest by RFC 2617/7616 (MD5, SHA-256), AKAv1 (RFC 3310) and AKAv2 (RFC 4169): used by S-CSCF and UE.
+//! Digest by RFC 2617/7616 (MD5, SHA-256), AKAv1 (RFC 3310) and AKAv2 (RFC 4169, TS 29.229 6.3.9): used by S-CSCF and UE.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,6 +7,7 @@ use ims_core::Secret;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DigestAlgorithm {
@@ -14,13 +15,19 @@ pub enum DigestAlgorithm {
     Sha256,
     AkaV1Md5,
     AkaV2Md5,
+    AkaV2Sha256,
 }
 
 impl DigestAlgorithm {
+    const ALL: [Self; 5] = [Self::Md5, Self::Sha256, Self::AkaV1Md5, Self::AkaV2Md5, Self::AkaV2Sha256];
+
     pub fn from_token(token: &str) -> Option<Self> {
-        [Self::Md5, Self::Sha256, Self::AkaV1Md5, Self::AkaV2Md5]
-            .into_iter()
-            .find(|a| a.token().eq_ignore_ascii_case(token))
+        Self::ALL.into_iter().find(|a| a.token().eq_ignore_ascii_case(token))
+    }
+
+    /// The password comes from a USIM (RFC 3310, RFC 4169), and is not one that a person chose.
+    pub fn is_aka(self) -> bool {
+        matches!(self, Self::AkaV1Md5 | Self::AkaV2Md5 | Self::AkaV2Sha256)
     }
 
     pub fn token(self) -> &'static str {
@@ -29,13 +36,14 @@ impl DigestAlgorithm {
             Self::Sha256 => "SHA-256",
             Self::AkaV1Md5 => "AKAv1-MD5",
             Self::AkaV2Md5 => "AKAv2-MD5",
+            Self::AkaV2Sha256 => "AKAv2-SHA-256",
         }
     }
 
     /// H(data), lower-case hex.
     fn hash(self, parts: &[&[u8]]) -> String {
         match self {
-            Self::Sha256 => hex_of::<Sha256>(parts),
+            Self::Sha256 | Self::AkaV2Sha256 => hex_of::<Sha256>(parts),
             Self::Md5 | Self::AkaV1Md5 | Self::AkaV2Md5 => hex_of::<Md5>(parts),
         }
     }
@@ -112,18 +120,25 @@ fn request_digest(input: &DigestInput<'_>, credentials: &Credentials<'_>, method
     algorithm.hash(&[ha1.as_bytes(), b":", fields.join(":").as_bytes()])
 }
 
-/// RES itself (RFC 3310 3.2), or `base64(HMAC-MD5(RES || IK || CK, "http-digest-akav2-password"))` (RFC 4169 3).
-fn aka_password(algorithm: DigestAlgorithm, res: &[u8], ik: &Secret<16>, ck: &Secret<16>) -> Vec<u8> {
-    if algorithm != DigestAlgorithm::AkaV2Md5 || res.is_empty() {
-        return res.to_vec();
-    }
-    let key = [res, ik.expose(), ck.expose()].concat();
-    // An HMAC key may have any length: this cannot fail.
-    let Ok(mut mac) = Hmac::<Md5>::new_from_slice(&key) else {
-        return Vec::new();
+/// RES itself (RFC 3310 3.2), or `base64(PRF(RES || IK || CK, "http-digest-akav2-password"))`, the PRF being HMAC with the
+/// hash of the algorithm (RFC 4169 3).
+fn aka_password(algorithm: DigestAlgorithm, res: &[u8], ik: &Secret<16>, ck: &Secret<16>) -> Zeroizing<Vec<u8>> {
+    const LABEL: &[u8] = b"http-digest-akav2-password";
+    let key = Zeroizing::new([res, ik.expose(), ck.expose()].concat());
+    let derived = match algorithm {
+        _ if res.is_empty() => return Zeroizing::default(),
+        DigestAlgorithm::AkaV2Md5 => hmac::<Hmac<Md5>>(&key, LABEL),
+        DigestAlgorithm::AkaV2Sha256 => hmac::<Hmac<Sha256>>(&key, LABEL),
+        _ => return Zeroizing::new(res.to_vec()),
     };
-    mac.update(b"http-digest-akav2-password");
-    STANDARD.encode(mac.finalize().into_bytes()).into_bytes()
+    Zeroizing::new(STANDARD.encode(derived).into_bytes())
+}
+
+fn hmac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> Zeroizing<Vec<u8>> {
+    // An HMAC key may have any length: this cannot fail.
+    let Ok(mut mac) = M::new_from_slice(key) else { return Zeroizing::default() };
+    mac.update(data);
+    Zeroizing::new(mac.finalize().into_bytes().to_vec())
 }
 
 fn hex_of<D: Digest>(parts: &[&[u8]]) -> String {
@@ -200,6 +215,17 @@ mod tests {
         assert_eq!(response(&v2, &none), response(&rfc2617(), &Credentials::Password(b"")));
     }
 
+    /// python3: base64(hmac(00ff3a80 || 01*16 || 02*16, label, sha256)), then SHA-256 throughout (RFC 7616 3.4.1).
+    #[test]
+    fn akav2_with_sha_256_uses_it_for_the_password_too() {
+        let (ik, ck) = (Secret::new([1; 16]), Secret::new([2; 16]));
+        let aka = Credentials::Aka { res: &[0x00, 0xff, 0x3a, 0x80], ik: &ik, ck: &ck };
+        let input = DigestInput { algorithm: DigestAlgorithm::AkaV2Sha256, ..rfc2617() };
+        let plain = DigestInput { algorithm: DigestAlgorithm::Sha256, ..rfc2617() };
+        let password = Credentials::Password(b"WeXvDI25OliVSf9++by7g57sGeax/WNWHxj1iEHFg6s=");
+        assert_eq!(response(&input, &aka), response(&plain, &password));
+    }
+
     const AKAV2_PASSWORD: &str = "pq9xLE6+cQSD0ZUlnN+O8w==";
 
     #[test]
@@ -214,7 +240,8 @@ mod tests {
     #[test]
     fn tokens_and_comparison() {
         assert_eq!(DigestAlgorithm::from_token("akav1-md5"), Some(DigestAlgorithm::AkaV1Md5));
-        assert_eq!(DigestAlgorithm::from_token("AKAv2-SHA-256"), None);
+        assert_eq!(DigestAlgorithm::from_token("AKAv2-SHA-256"), Some(DigestAlgorithm::AkaV2Sha256));
+        assert_eq!(DigestAlgorithm::from_token("MD5-sess"), None);
         assert!(matches("AB", "ab") && !matches("ab", "ac") && !matches("ab", "abc") && !matches("", "a"));
     }
 }
