@@ -1,9 +1,9 @@
 //! Subscriptions in memory, bounded: parsed once, with the keys opened once. Valid as long as this node is the only writer; a
 //! version conflict drops an entry.
 
+use crate::credential::Opened;
 use crate::store;
 use crate::subscriber::{State, Subscription};
-use ims_aka::Algorithm;
 use ims_core::{Impi, RequestId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,8 +13,8 @@ pub(crate) struct Entry {
     pub(crate) version: u64,
     pub(crate) subscription: Subscription,
     pub(crate) state: State,
-    /// Opened keys, by private identity; filled when first needed.
-    pub(crate) algorithms: Vec<(Impi, Algorithm)>,
+    /// Opened credentials, by private identity; filled when first needed.
+    pub(crate) opened: Vec<(Impi, Opened)>,
     /// A change of it is on its way to the store.
     pub(crate) busy: bool,
     /// Requests that wait for that change, in order.
@@ -24,16 +24,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     pub(crate) fn new(record: i64, version: u64, subscription: Subscription, state: State) -> Self {
-        Self {
-            record,
-            version,
-            subscription,
-            state,
-            algorithms: Vec::new(),
-            busy: false,
-            queue: VecDeque::new(),
-            used: 0,
-        }
+        Self { record, version, subscription, state, opened: Vec::new(), busy: false, queue: VecDeque::new(), used: 0 }
     }
 }
 

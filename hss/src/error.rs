@@ -23,8 +23,14 @@ pub enum Refusal {
     AuthorizationRejected { impu: Impu },
     #[error("{asking} asks for a subscriber that {assigned} serves")]
     OtherServerAssigned { assigned: String, asking: String },
-    #[error("the authentication scheme {scheme:?} is not supported: Digest-AKAv1-MD5 is")]
+    #[error("the authentication scheme {scheme:?} is not supported: Digest-AKAv1-MD5 and SIP Digest are")]
     UnsupportedScheme { scheme: String },
+    #[error(
+        "{impi:?} has a password and no SIM: register it without AKA, as a softphone does, or provision K and OPc for it"
+    )]
+    HasPassword { impi: Impi },
+    #[error("{impi:?} has a SIM and no password: register it with AKA, or provision a password for it")]
+    HasSim { impi: Impi },
     #[error("{kind:?} is no assignment type of Cx")]
     AssignmentType { kind: ServerAssignmentType },
     #[error("{count} public identities where one is allowed")]
@@ -56,7 +62,9 @@ impl Refusal {
             Self::RoamingNotAllowed { .. } => ResultCode::ROAMING_NOT_ALLOWED,
             Self::AuthorizationRejected { .. } => ResultCode::Base(5003),
             Self::OtherServerAssigned { .. } => ResultCode::IDENTITY_ALREADY_REGISTERED,
-            Self::UnsupportedScheme { .. } => ResultCode::AUTH_SCHEME_NOT_SUPPORTED,
+            Self::UnsupportedScheme { .. } | Self::HasPassword { .. } | Self::HasSim { .. } => {
+                ResultCode::AUTH_SCHEME_NOT_SUPPORTED
+            }
             Self::AssignmentType { .. } => ResultCode::IN_ASSIGNMENT_TYPE,
             Self::TooManyIdentities { .. } => ResultCode::Base(5009),
             Self::NotAssigned { .. }
@@ -80,6 +88,8 @@ impl Refusal {
             Self::AuthorizationRejected { .. } => "authorization-rejected",
             Self::OtherServerAssigned { .. } => "other-server-assigned",
             Self::UnsupportedScheme { .. } => "unsupported-scheme",
+            Self::HasPassword { .. } => "has-password",
+            Self::HasSim { .. } => "has-sim",
             Self::AssignmentType { .. } => "assignment-type",
             Self::TooManyIdentities { .. } => "too-many-identities",
             Self::NotAssigned { .. } => "not-assigned",

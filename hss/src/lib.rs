@@ -7,6 +7,7 @@
 mod cache;
 mod command;
 pub mod config;
+pub mod credential;
 pub mod cx;
 pub mod error;
 mod fields;

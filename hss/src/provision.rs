@@ -2,14 +2,16 @@
 //! from IMSI and MSISDN (TS 23.003 13) unless they are given.
 
 use crate::config::{Capabilities, Config};
+use crate::credential::{AkaKeys, AlgorithmName, Credential, DigestSecret, PrivateIdentity};
 use crate::cx::Termination;
 use crate::fields::{Fields, Result};
 use crate::seal::KeyRing;
-use crate::subscriber::{AlgorithmName, PrivateIdentity, PublicIdentity, State, Subscription};
+use crate::subscriber::{PublicIdentity, State, Subscription};
 use ims_aka::Sqn;
 use ims_core::command::Problem;
 use ims_core::{Impi, Impu, Imsi, Msisdn, Rng, Secret};
 use ims_diameter::cx::ReasonCode;
+use ims_sip::digest::DigestAlgorithm;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xml_ifc::{ApplicationServer, DefaultHandling, Ifc, ProfilePart, TriggerPoint};
@@ -21,8 +23,12 @@ const MOST_CRITERIA: usize = 100;
 const MOST_NETWORKS: usize = 1000;
 const DEFAULT_AMF: [u8; 2] = [0x80, 0];
 
-/// What belongs to keys, in the order in which a missing one is asked for.
+/// What belongs to the keys of a SIM, in the order in which a missing one is asked for.
 const KEY_FIELDS: [&str; 7] = ["k", "opc", "op", "topc", "top", "algorithm", "iterations"];
+/// What belongs to a password.
+const DIGEST_FIELDS: [&str; 4] = ["password", "ha1", "realm", "digest_algorithms"];
+/// More of a password is a mistake.
+const LONGEST_PASSWORD: usize = 256;
 
 /// A new subscription from the arguments of `subscriber.create`.
 pub fn create(args: &Value, config: &Config, ring: &KeyRing, rng: &mut Rng) -> Result<(Subscription, State)> {
@@ -32,10 +38,10 @@ pub fn create(args: &Value, config: &Config, ring: &KeyRing, rng: &mut Rng) -> R
     let given_impi = impi(&mut fields)?;
     let first = given_impi.clone().unwrap_or_else(|| Impi::from_imsi(&imsi, &config.domain));
     let mut state = State::default();
-    let mut sealer = Sealer { ring, rng, state: &mut state };
+    let mut sealer = Sealer { ring, rng, state: &mut state, realm: &config.domain };
     let others = fields.list("private_identities", MOST_PRIVATE)?.unwrap_or_default();
     let mut private_identities = Vec::new();
-    if others.is_empty() || KEY_FIELDS.iter().any(|name| fields.has(name)) {
+    if others.is_empty() || KEY_FIELDS.iter().chain(&DIGEST_FIELDS).any(|name| fields.has(name)) {
         private_identities.push(sealer.private_identity(&mut fields, first.clone(), None)?);
     }
     sealer.others(&others, &[], &mut private_identities)?;
@@ -90,7 +96,7 @@ pub fn change(
     if fields.has("msisdn") {
         new.msisdn = msisdn(&mut fields)?;
     }
-    change_private(&mut fields, &mut new, &mut Sealer { ring, rng, state: &mut state })?;
+    change_private(&mut fields, &mut new, &mut Sealer { ring, rng, state: &mut state, realm: &config.domain })?;
     let first = &new.private_identities[0].impi;
     let derived_impi = *first == Impi::from_imsi(&new.imsi, &config.domain);
     let reset = fields.has("impus");
@@ -125,11 +131,17 @@ pub fn termination(state: &State, info: &'static str) -> Option<Termination> {
 
 /// All that may be read of a subscription: no key.
 pub fn show(subscription: &Subscription, state: &State) -> Value {
-    let private = subscription.private_identities.iter().map(|p| {
-        let kind = serde_json::to_value(p.algorithm).unwrap_or_default();
-        let amf = crate::seal::hex(&p.amf);
-        let sqn = state.sqn(&p.impi).to_string();
-        json!({ "impi": p.impi, "algorithm": kind, "amf": amf, "sqn": sqn, "key_set": true })
+    let private = subscription.private_identities.iter().map(|p| match &p.credential {
+        Credential::Aka(keys) => {
+            let kind = serde_json::to_value(keys.algorithm).unwrap_or_default();
+            let amf = crate::seal::hex(&keys.amf);
+            let sqn = state.sqn(&p.impi).to_string();
+            json!({ "impi": p.impi, "algorithm": kind, "amf": amf, "sqn": sqn, "key_set": true })
+        }
+        Credential::Digest(digest) => {
+            let algorithms: Vec<&str> = digest.algorithms().collect();
+            json!({ "impi": p.impi, "realm": digest.realm, "digest_algorithms": algorithms, "password_set": true })
+        }
     });
     let public = subscription.sets.iter().enumerate().flat_map(|(irs, set)| {
         set.iter().map(move |p| {
@@ -251,6 +263,8 @@ struct Sealer<'a> {
     ring: &'a KeyRing,
     rng: &'a mut Rng,
     state: &'a mut State,
+    /// Of digests that name no other.
+    realm: &'a str,
 }
 
 impl Sealer<'_> {
@@ -264,6 +278,7 @@ impl Sealer<'_> {
             let old = known.iter().find(|p| p.impi == impi);
             let one = self.private_identity(&mut fields, impi, old)?;
             fields.take("key_set");
+            fields.take("password_set");
             fields.finish()?;
             into.push(one);
         }
@@ -277,16 +292,66 @@ impl Sealer<'_> {
         impi: Impi,
         old: Option<&PrivateIdentity>,
     ) -> Result<PrivateIdentity> {
+        let digest = DIGEST_FIELDS.iter().find(|name| fields.has(name));
+        let sim = KEY_FIELDS.iter().chain(&["amf", "sqn"]).find(|name| fields.has(name));
+        match (digest, sim, old) {
+            (None, None, Some(old)) => Ok(old.clone()),
+            (Some(digest), Some(sim), _) => {
+                let detail = format!("a private identity has a SIM ({sim}) or a password ({digest}), not both");
+                Err(fields.invalid(digest, detail))
+            }
+            (Some(_), None, _) => self.digest(fields, impi, old),
+            (None, ..) => self.aka(fields, impi, old),
+        }
+    }
+
+    fn aka(&mut self, fields: &mut Fields, impi: Impi, old: Option<&PrivateIdentity>) -> Result<PrivateIdentity> {
+        let old = old.and_then(|old| match &old.credential {
+            Credential::Aka(keys) => Some(keys),
+            Credential::Digest(_) => None,
+        });
         let amf = fields.hex("amf", &[2])?.and_then(|amf| <[u8; 2]>::try_from(amf.as_slice()).ok());
         if let Some(sqn) = self.sqn(fields)? {
             self.state.sqn.insert(impi.clone(), sqn.0);
         }
-        let mut identity = match old {
+        let mut keys = match old {
             Some(old) if !KEY_FIELDS.iter().any(|name| fields.has(name)) => old.clone(),
-            _ => self.keys(fields, impi)?,
+            _ => self.keys(fields, &impi)?,
         };
-        identity.amf = amf.or(old.map(|old| old.amf)).unwrap_or(DEFAULT_AMF);
-        Ok(identity)
+        keys.amf = amf.or(old.map(|old| old.amf)).unwrap_or(DEFAULT_AMF);
+        Ok(PrivateIdentity { impi, credential: Credential::Aka(keys) })
+    }
+
+    /// A password, or what is left of it when its realm and user name are hashed in: H(A1) by algorithm.
+    fn digest(&mut self, fields: &mut Fields, impi: Impi, old: Option<&PrivateIdentity>) -> Result<PrivateIdentity> {
+        let known = match old.map(|old| &old.credential) {
+            Some(Credential::Digest(digest)) => &digest.realm,
+            _ => self.realm,
+        };
+        let realm = fields.text("realm")?.unwrap_or_else(|| known.to_owned());
+        if realm.is_empty() || realm.len() > 255 || realm.contains(|c: char| c.is_control() || matches!(c, '"' | '\\'))
+        {
+            return Err(fields.invalid("realm", "give the realm that the challenge names, as a rule the home domain"));
+        }
+        let algorithms = digest_algorithms(fields)?;
+        let password = fields.text("password")?.map(Zeroizing::new);
+        let ha1 = match (password, fields.take("ha1")) {
+            (Some(_), Some(_)) => return Err(fields.invalid("ha1", "give password or ha1, not both")),
+            (None, None) => return Err(fields.invalid("password", "the password is missing: give it or ha1")),
+            (Some(password), None) if password.is_empty() || password.len() > LONGEST_PASSWORD => {
+                return Err(fields.invalid("password", format!("give 1 to {LONGEST_PASSWORD} bytes")));
+            }
+            (Some(password), None) => {
+                let algorithms = algorithms.unwrap_or(vec![DigestAlgorithm::Md5, DigestAlgorithm::Sha256]);
+                DigestSecret::of_password(&impi, &realm, password.as_bytes(), &algorithms)
+            }
+            (None, Some(_)) if algorithms.is_some() => {
+                return Err(fields.invalid("digest_algorithms", "ha1 says by itself which algorithms there are"));
+            }
+            (None, Some(given)) => given_ha1(fields, &given)?,
+        };
+        let secret = DigestSecret::seal(&impi, realm, &ha1, self.ring, self.rng);
+        Ok(PrivateIdentity { impi, credential: Credential::Digest(secret) })
     }
 
     fn sqn(&mut self, fields: &mut Fields) -> Result<Option<Sqn>> {
@@ -296,7 +361,7 @@ impl Sealer<'_> {
         number.map(|n| Some(Sqn(n))).ok_or_else(|| fields.invalid("sqn", "give up to 12 hexadecimal digits"))
     }
 
-    fn keys(&mut self, fields: &mut Fields, impi: Impi) -> Result<PrivateIdentity> {
+    fn keys(&mut self, fields: &mut Fields, impi: &Impi) -> Result<AkaKeys> {
         let algorithm = match fields.text("algorithm")? {
             None => AlgorithmName::Milenage,
             Some(name) => {
@@ -311,15 +376,38 @@ impl Sealer<'_> {
             AlgorithmName::Tuak => Some(tuak_topc(fields, &k, iterations)?),
             AlgorithmName::Xor => None,
         };
-        Ok(PrivateIdentity {
+        Ok(AkaKeys {
             algorithm,
             amf: DEFAULT_AMF,
-            k: self.ring.seal(&k, &impi, "k", self.rng),
-            opc: opc.map(|opc| self.ring.seal(&opc, &impi, "opc", self.rng)),
+            k: self.ring.seal(&k, impi, "k", self.rng),
+            opc: opc.map(|opc| self.ring.seal(&opc, impi, "opc", self.rng)),
             iterations,
-            impi,
         })
     }
+}
+
+fn digest_algorithm(name: &str) -> Option<DigestAlgorithm> {
+    DigestAlgorithm::from_token(name).filter(|a| matches!(a, DigestAlgorithm::Md5 | DigestAlgorithm::Sha256))
+}
+
+fn digest_algorithms(fields: &mut Fields) -> Result<Option<Vec<DigestAlgorithm>>> {
+    let Some(list) = fields.list("digest_algorithms", 2)? else { return Ok(None) };
+    let read: Option<Vec<_>> = list.iter().map(|name| digest_algorithm(name.as_str()?)).collect();
+    let read = read.filter(|list| !list.is_empty() && (list.len() < 2 || list[0] != list[1]));
+    read.map(Some).ok_or_else(|| fields.invalid("digest_algorithms", "give MD5, SHA-256 or both"))
+}
+
+/// `ha1`: `{"MD5": HEX, "SHA-256": HEX}`, one of them at least.
+fn given_ha1(fields: &Fields, given: &Value) -> Result<Vec<(DigestAlgorithm, Zeroizing<String>)>> {
+    let wrong = || fields.invalid("ha1", "give an object with MD5 (32 hexadecimal digits), SHA-256 (64) or both");
+    let one = |(name, value): (&String, &Value)| {
+        let algorithm = digest_algorithm(name)?;
+        let digits = if algorithm == DigestAlgorithm::Sha256 { 64 } else { 32 };
+        let hex = value.as_str().filter(|hex| hex.len() == digits && hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        Some((algorithm, Zeroizing::new(hex.to_ascii_lowercase())))
+    };
+    let members = given.as_object().filter(|members| !members.is_empty()).ok_or_else(wrong)?;
+    members.iter().map(one).collect::<Option<Vec<_>>>().ok_or_else(wrong)
 }
 
 type Bytes = Zeroizing<Vec<u8>>;

@@ -142,9 +142,9 @@ fn decide(
     Ok(match &job.request {
         Request::Uar(r) => uar::decide(view, r)?.map(|answer| answer.to_message(message)),
         Request::Mar(r) => {
-            let known = entry.algorithms.iter().find(|(impi, _)| *impi == r.impi);
-            let (_, algorithm) = known.ok_or_else(|| job.unknown())?;
-            mar::decide(view, r, &job.asking(&r.server_name), algorithm, rng)?.map(|answer| answer.to_message(message))
+            let known = entry.opened.iter().find(|(impi, _)| *impi == r.impi);
+            let (_, opened) = known.ok_or_else(|| job.unknown())?;
+            mar::decide(view, r, &job.asking(&r.server_name), opened, rng)?.map(|answer| answer.to_message(message))
         }
         Request::Sar(r) => sar::decide(view, r, &job.asking(&r.server_name))?.map(|answer| answer.to_message(message)),
         Request::Lir(r) => lir::decide(view, r)?.map(|answer| answer.to_message(message)),
@@ -154,13 +154,13 @@ fn decide(
     })
 }
 
-/// Opens the keys of a private identity, once.
+/// Opens the credential of a private identity, once.
 fn open(entry: &mut Entry, impi: &Impi, ring: &KeyRing) -> Result<(), Refusal> {
-    if entry.algorithms.iter().any(|(known, _)| known == impi) {
+    if entry.opened.iter().any(|(known, _)| known == impi) {
         return Ok(());
     }
     let identity = entry.subscription.private_identity(impi);
     let identity = identity.ok_or_else(|| Refusal::UnknownPrivateIdentity { impi: impi.clone() })?;
-    entry.algorithms.push((impi.clone(), identity.unseal(ring)?));
+    entry.opened.push((impi.clone(), identity.unseal(ring)?));
     Ok(())
 }

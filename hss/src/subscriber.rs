@@ -1,11 +1,10 @@
-//! A subscription (TS 23.228 4.3.3): one or more private identities with their keys, public identities in implicit
+//! A subscription (TS 23.228 4.3.3): one or more private identities with what they prove themselves with, public identities in implicit
 //! registration sets, and the state that traffic gives it.
 
 use crate::config::Capabilities;
-use crate::error::Refusal;
-use crate::seal::{KeyRing, Sealed};
-use ims_aka::{Algorithm, AlgorithmKind, Sqn};
-use ims_core::{Impi, Impu, Imsi, Msisdn, Secret};
+use crate::credential::PrivateIdentity;
+use ims_aka::Sqn;
+use ims_core::{Impi, Impu, Imsi, Msisdn};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use xml_ifc::Ifc;
@@ -40,52 +39,6 @@ pub struct Subscription {
     pub revision: u64,
 }
 
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct PrivateIdentity {
-    pub impi: Impi,
-    pub algorithm: AlgorithmName,
-    /// Authentication management field.
-    pub amf: [u8; 2],
-    pub k: Sealed,
-    /// OPc or TOPc; XOR has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub opc: Option<Sealed>,
-    /// Keccak iterations of TUAK.
-    #[serde(default = "one")]
-    pub iterations: u8,
-}
-
-fn one() -> u8 {
-    1
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AlgorithmName {
-    Milenage,
-    Tuak,
-    Xor,
-}
-
-impl AlgorithmName {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "milenage" => Some(Self::Milenage),
-            "tuak" => Some(Self::Tuak),
-            "xor" => Some(Self::Xor),
-            _ => None,
-        }
-    }
-
-    pub fn kind(self) -> AlgorithmKind {
-        match self {
-            Self::Milenage => AlgorithmKind::Milenage,
-            Self::Tuak => AlgorithmKind::Tuak,
-            Self::Xor => AlgorithmKind::Xor,
-        }
-    }
-}
-
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PublicIdentity {
     pub impu: Impu,
@@ -94,27 +47,6 @@ pub struct PublicIdentity {
     pub barred: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub display_name: Option<String>,
-}
-
-impl PrivateIdentity {
-    /// Opens the keys.
-    pub fn unseal(&self, ring: &KeyRing) -> Result<Algorithm, Refusal> {
-        let refusal = || Refusal::Sealed { impi: self.impi.clone(), key_id: self.k.key_id().into() };
-        let open = |sealed: &Sealed, column| ring.open(sealed, &self.impi, column).ok_or_else(refusal);
-        let k = open(&self.k, "k")?;
-        let opc = self.opc.as_ref().map(|opc| open(opc, "opc")).transpose()?;
-        let opc = opc.as_deref().map(Vec::as_slice).unwrap_or_default();
-        let algorithm = match self.algorithm {
-            AlgorithmName::Milenage => key(&k).zip(key(opc)).map(|(k, opc)| Algorithm::milenage(k, opc)),
-            AlgorithmName::Tuak => key(opc).and_then(|topc| Algorithm::tuak(&k, topc, self.iterations)),
-            AlgorithmName::Xor => key(&k).map(Algorithm::xor),
-        };
-        algorithm.ok_or_else(refusal)
-    }
-}
-
-fn key<const N: usize>(bytes: &[u8]) -> Option<Secret<N>> {
-    Some(Secret::new(bytes.try_into().ok()?))
 }
 
 impl Subscription {

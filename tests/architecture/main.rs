@@ -17,7 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("pcscf", &["ims-core", "ims-sip", "ims-diameter"]),
     ("icscf", &["ims-core", "ims-sip", "ims-diameter"]),
     ("scscf", &["ims-core", "ims-sip", "ims-diameter", "xml-ifc", "ims-aka"]),
-    ("hss", &["ims-core", "ims-diameter", "xml-ifc", "ims-aka"]),
+    ("hss", &["ims-core", "ims-sip", "ims-diameter", "xml-ifc", "ims-aka"]),
     ("ue", &["ims-core", "ims-sip", "ims-aka"]),
     ("ims-shell", &["ims-core", "ims-sip", "ims-diameter"]),
 ];

@@ -140,15 +140,20 @@ fn every_request_survives_the_wire() {
 #[test]
 fn digest_credentials_survive_the_wire_and_are_not_printed() {
     let (algorithm, qop) = (Some("MD5".into()), Some("auth".into()));
-    let item = AuthItem::Digest { realm: "b".into(), algorithm, qop, ha1: "0123456789abcdef".into() };
+    let alternate = Some(("SHA-256".to_owned(), "fedcba9876543210".to_owned().into()));
+    let ha1 = "0123456789abcdef".to_owned().into();
+    let item = AuthItem::Digest(Box::new(DigestItem { realm: "b".into(), algorithm, qop, ha1, alternate }));
     let m = maa(vec![item]).to_message(&mar().to_message());
     let read = Maa::from_message(&m).unwrap();
-    let [AuthItem::Digest { realm, algorithm: Some(algorithm), qop: Some(qop), ha1 }] = &read.items[..] else {
-        panic!()
-    };
-    assert_eq!((realm.as_str(), algorithm.as_str(), qop.as_str()), ("b", "MD5", "auth"));
-    assert_eq!(ha1, "0123456789abcdef");
-    assert!(!format!("{read:?}{m:?}").contains("01234"));
+    let [AuthItem::Digest(digest)] = &read.items[..] else { panic!() };
+    assert_eq!(
+        (digest.realm.as_str(), digest.algorithm.as_deref(), digest.qop.as_deref()),
+        ("b", Some("MD5"), Some("auth"))
+    );
+    assert_eq!(*digest.ha1, "0123456789abcdef");
+    let (algorithm, ha1) = digest.alternate.as_ref().unwrap();
+    assert_eq!((algorithm.as_str(), ha1.as_str()), ("SHA-256", "fedcba9876543210"));
+    assert!(!format!("{read:?}{m:?}").contains("01234") && !format!("{read:?}{m:?}").contains("fedcba"));
 }
 
 #[test]

@@ -1,23 +1,33 @@
 //! Multimedia-Auth (TS 29.228 6.3.1): authentication vectors for an S-CSCF, each with a sequence number of its own, and
-//! resynchronisation (TS 33.102 6.3.5).
+//! resynchronisation (TS 33.102 6.3.5); or H(A1) for SIP Digest.
 
 use super::{Decision, View, matching_set};
+use crate::credential::{Credential, Opened};
 use crate::error::Refusal;
 use crate::subscriber::Scscf;
 use ims_aka::{Algorithm, Sqn};
 use ims_core::Rng;
-use ims_diameter::cx::{AuthItem, Maa, Mar, ResultCode};
+use ims_diameter::cx::{AuthItem, DigestItem, Maa, Mar, ResultCode, SCHEME_AKA, SCHEME_DIGEST, SCHEME_UNKNOWN};
+use ims_sip::digest::DigestAlgorithm;
+use zeroize::Zeroizing;
 
-const AKA: &str = "Digest-AKAv1-MD5";
-/// The HSS is to choose the scheme.
-const UNKNOWN: &str = "Unknown";
 const MOST_ITEMS: u32 = 5;
 
-/// Whether there will be vectors at all; before the keys are opened.
+/// Whether there will be an answer at all; before the credential is opened.
 pub fn check(view: View<'_>, request: &Mar) -> Result<(), Refusal> {
     matching_set(view, Some(&request.impi), &request.impu)?;
-    if ![AKA, UNKNOWN].iter().any(|scheme| request.scheme.eq_ignore_ascii_case(scheme)) {
+    let is = |scheme: &str| request.scheme.eq_ignore_ascii_case(scheme);
+    let (aka, digest) = (is(SCHEME_AKA), is(SCHEME_DIGEST));
+    if !aka && !digest && !is(SCHEME_UNKNOWN) {
         return Err(Refusal::UnsupportedScheme { scheme: request.scheme.chars().take(40).collect() });
+    }
+    let impi = || request.impi.clone();
+    match view.subscription.private_identity(&request.impi).map(|p| &p.credential) {
+        Some(Credential::Digest(_)) if aka || request.authorization.is_some() => {
+            return Err(Refusal::HasPassword { impi: impi() });
+        }
+        Some(Credential::Aka(_)) if digest => return Err(Refusal::HasSim { impi: impi() }),
+        _ => {}
     }
     if request.authorization.is_some() && !is_known_server(view, request) {
         return Err(Refusal::NotAssigned { asking: request.server_name.clone() });
@@ -25,32 +35,51 @@ pub fn check(view: View<'_>, request: &Mar) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// After [`check`]. `scscf` is the one that asks, `algorithm` that of the private identity.
+/// After [`check`]. `scscf` is the one that asks, `opened` the credential of the private identity.
 pub fn decide(
     view: View<'_>,
     request: &Mar,
     scscf: &Scscf,
-    algorithm: &Algorithm,
+    opened: &Opened,
     rng: &mut Rng,
 ) -> Result<Decision<Maa>, Refusal> {
-    let stored = view.state.sqn(&request.impi);
-    let mut sqn = match &request.authorization {
-        Some(authorization) => stored.resynchronised(sqn_of_usim(request, authorization, algorithm)?),
-        None => stored,
-    };
-    let amf = view.subscription.private_identity(&request.impi).map_or([0x80, 0], |p| p.amf);
-    let items = (1..=request.items.clamp(1, MOST_ITEMS)).map(|item| {
-        sqn = sqn.next(view.config.ind);
-        let av = ims_aka::vector(algorithm, rng.bytes(), sqn, amf);
-        AuthItem::Aka { item, rand: av.rand, autn: av.autn, xres: av.xres, ck: av.ck, ik: av.ik }
-    });
-    let items = items.collect();
     let mut state = view.state.clone();
-    state.sqn.insert(request.impi.clone(), sqn.0);
+    let items = match opened {
+        Opened::Aka { algorithm, amf } => {
+            let stored = view.state.sqn(&request.impi);
+            let mut sqn = match &request.authorization {
+                Some(authorization) => stored.resynchronised(sqn_of_usim(request, authorization, algorithm)?),
+                None => stored,
+            };
+            let items = (1..=request.items.clamp(1, MOST_ITEMS)).map(|item| {
+                sqn = sqn.next(view.config.ind);
+                let av = ims_aka::vector(algorithm, rng.bytes(), sqn, *amf);
+                AuthItem::Aka { item, rand: av.rand, autn: av.autn, xres: av.xres, ck: av.ck, ik: av.ik }
+            });
+            let items = items.collect();
+            state.sqn.insert(request.impi.clone(), sqn.0);
+            items
+        }
+        Opened::Digest { realm, ha1 } => digest_item(realm, ha1).into_iter().collect(),
+    };
     state.pending.insert(request.impi.clone(), scscf.clone());
     let (impi, impu) = (Some(request.impi.clone()), Some(request.impu.clone()));
     let answer = Maa { result: ResultCode::SUCCESS, impi, impu, items };
     Ok(Decision::with_state(answer, view.state, state, None))
+}
+
+/// One item whatever number is asked for: H(A1) is no vector, and good for any number of challenges (TS 29.228 6.3).
+/// Where there are two algorithms, MD5 goes first: S-CSCFs that know of one only know that one.
+fn digest_item(realm: &str, ha1: &[(DigestAlgorithm, Zeroizing<String>)]) -> Option<AuthItem> {
+    let owned = |(algorithm, ha1): &(DigestAlgorithm, Zeroizing<String>)| (algorithm.token().to_owned(), ha1.clone());
+    let (algorithm, first) = ha1.first().map(owned)?;
+    Some(AuthItem::Digest(Box::new(DigestItem {
+        realm: realm.into(),
+        algorithm: Some(algorithm),
+        qop: Some("auth".into()),
+        ha1: first,
+        alternate: ha1.get(1).map(owned),
+    })))
 }
 
 /// SQN_MS out of RAND || AUTS.
@@ -81,16 +110,16 @@ mod tests {
             impu: temporary(),
             server_name: server.into(),
             items: 1,
-            scheme: AKA.into(),
+            scheme: SCHEME_AKA.into(),
             authorization: None,
         }
     }
 
     fn ask(f: &mut Fixture, request: &Mar) -> Result<Vec<AuthItem>, Refusal> {
         check(f.view(), request)?;
-        let algorithm = f.subscription.private_identities[0].unseal(&f.ring).unwrap();
+        let opened = f.subscription.private_identities[0].unseal(&f.ring).unwrap();
         let mut rng = Rng::from_u64(f.rng.u64());
-        let decision = decide(f.view(), request, &scscf(&request.server_name), &algorithm, &mut rng)?;
+        let decision = decide(f.view(), request, &scscf(&request.server_name), &opened, &mut rng)?;
         assert!(decision.change.is_some(), "the SQN is stored before the answer leaves");
         let answer = f.apply(decision);
         assert_eq!((answer.result, answer.impi), (ResultCode::SUCCESS, Some(f.impi())));
@@ -188,9 +217,36 @@ mod tests {
         let mut f = Fixture::new();
         let unknown = Mar { scheme: "Unknown".into(), ..mar(&f, S1) };
         assert!(ask(&mut f, &unknown).is_ok());
-        let digest = Mar { scheme: "SIP Digest".into(), ..mar(&f, S1) };
-        assert_eq!(ask(&mut f, &digest).unwrap_err().result(), ResultCode::AUTH_SCHEME_NOT_SUPPORTED);
+        for (scheme, name) in [("SIP Digest", "has-sim"), ("NASS-Bundled", "unsupported-scheme")] {
+            let request = Mar { scheme: scheme.into(), ..mar(&f, S1) };
+            let refusal = ask(&mut f, &request).unwrap_err();
+            assert_eq!((refusal.name(), refusal.result()), (name, ResultCode::AUTH_SCHEME_NOT_SUPPORTED));
+        }
         let other = Mar { impu: impu("sip:other@ims.example"), ..mar(&f, S1) };
         assert_eq!(ask(&mut f, &other).unwrap_err().result(), ResultCode::IDENTITIES_DONT_MATCH);
+    }
+
+    #[test]
+    fn a_password_gives_one_item_with_both_algorithms_and_no_sequence_number() {
+        let mut f = Fixture::of_softphone(serde_json::json!({ "password": "Circle Of Life" }));
+        for scheme in ["SIP Digest", "Unknown"] {
+            f.state.pending.clear();
+            let request = Mar { scheme: scheme.into(), items: 5, ..mar(&f, S1) };
+            let items = ask(&mut f, &request).unwrap();
+            let [AuthItem::Digest(digest)] = items.as_slice() else { panic!("{items:?}") };
+            assert_eq!((digest.realm.as_str(), digest.qop.as_deref()), ("ims.example", Some("auth")));
+            let ha1 = |a| ims_sip::digest::ha1(a, f.impi().as_str(), "ims.example", b"Circle Of Life");
+            assert_eq!(
+                (digest.algorithm.as_deref(), digest.ha1.as_str()),
+                (Some("MD5"), ha1(DigestAlgorithm::Md5).as_str())
+            );
+            let alternate = digest.alternate.as_ref().map(|(name, ha1)| (name.as_str(), ha1.as_str()));
+            assert_eq!(alternate, Some(("SHA-256", ha1(DigestAlgorithm::Sha256).as_str())));
+            assert_eq!(f.state.sqn.len(), 0);
+        }
+        let aka = mar(&f, S1);
+        assert_eq!(check(f.view(), &aka).unwrap_err().name(), "has-password");
+        let resync = Mar { scheme: "Unknown".into(), authorization: Some(vec![0; 30]), ..mar(&f, S1) };
+        assert_eq!(check(f.view(), &resync).unwrap_err().name(), "has-password");
     }
 }

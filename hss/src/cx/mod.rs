@@ -124,11 +124,20 @@ pub(crate) mod fixture {
         }
 
         pub(crate) fn with(more: Value) -> Self {
-            let mut args = json!({
+            let keys = json!({
                 "imsi": "001010000000001",
                 "k": "465b5ce8b199b49faa5f0a2ee238a6bc",
                 "opc": "cd63cb71954a9f4e48a5994e37a02baf",
             });
+            Self::of(keys, more)
+        }
+
+        /// The same number without a SIM.
+        pub(crate) fn of_softphone(more: Value) -> Self {
+            Self::of(json!({ "imsi": "001010000000001" }), more)
+        }
+
+        fn of(mut args: Value, more: Value) -> Self {
             for (key, value) in more.as_object().unwrap() {
                 args[key] = value.clone();
             }

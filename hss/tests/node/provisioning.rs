@@ -77,6 +77,18 @@ fn each_mistake_names_its_field_and_repeats_no_key() {
             json!({ "imsi": IMSI, "k": K, "opc": OPC, "impus": [{ "impu": "sip:a@b.c", "bared": true }] }),
         ),
         ("private_identities[0].k", json!({ "imsi": IMSI, "private_identities": [{ "impi": "a@b.c" }] })),
+        ("password", json!({ "imsi": IMSI, "k": K, "opc": OPC, "password": half })),
+        ("password", json!({ "imsi": IMSI, "password": "" })),
+        ("password", json!({ "imsi": IMSI, "realm": "ims.example" })),
+        ("password", json!({ "imsi": IMSI, "password": "x", "sqn": "1" })),
+        ("realm", json!({ "imsi": IMSI, "password": "x", "realm": "a\"b" })),
+        ("ha1", json!({ "imsi": IMSI, "password": "x", "ha1": { "MD5": K } })),
+        ("ha1", json!({ "imsi": IMSI, "ha1": { "MD5": half } })),
+        ("ha1", json!({ "imsi": IMSI, "ha1": { "SHA-256": K } })),
+        ("ha1", json!({ "imsi": IMSI, "ha1": {} })),
+        ("digest_algorithms", json!({ "imsi": IMSI, "password": "x", "digest_algorithms": ["AKAv1-MD5"] })),
+        ("digest_algorithms", json!({ "imsi": IMSI, "password": "x", "digest_algorithms": ["MD5", "md5"] })),
+        ("digest_algorithms", json!({ "imsi": IMSI, "ha1": { "MD5": K }, "digest_algorithms": ["MD5"] })),
         ("visited_networks", json!({ "imsi": IMSI, "k": K, "opc": OPC, "visited_networks": "all" })),
         ("criteria", json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": [{ "priority": 1 }] })),
         ("key", json!({ "imsi": IMSI, "k": K, "opc": OPC, "key": 1 })),
@@ -139,6 +151,30 @@ fn op_gives_opc_and_every_algorithm_can_be_provisioned() {
         let answer = ims_diameter::cx::Maa::from_message(&w.ask(mar(&imsi))).unwrap();
         assert_eq!((answer.result, answer.items.len()), (ResultCode::SUCCESS, 1), "{more}");
     }
+}
+
+/// TS 33.203 Annex N: a user without SIM, or a softphone beside the SIM under the same public identities.
+#[test]
+fn a_password_stands_in_for_a_sim_and_is_never_shown() {
+    let mut w = World::new(config());
+    let softphone = json!({ "imsi": IMSI, "impi": "alice@ims.example", "password": "Circle Of Life" });
+    let created = w.command("subscriber.create", softphone).unwrap();
+    let shown = json!({ "impi": "alice@ims.example", "realm": D, "digest_algorithms": ["MD5", "SHA-256"], "password_set": true });
+    assert_eq!(created["private_identities"], json!([shown]));
+    let change = |changes: Value| json!({ "imsi": IMSI, "changes": changes });
+    let ha1 = json!({ "SHA-256": K.repeat(2) });
+    let changed = w.command("subscriber.change", change(json!({ "ha1": ha1, "realm": "pbx.example" }))).unwrap();
+    let identity = &changed["private_identities"][0];
+    assert_eq!((&identity["realm"], &identity["digest_algorithms"]), (&json!("pbx.example"), &json!(["SHA-256"])));
+    let changed = w.command("subscriber.change", change(json!({ "password": "x" }))).unwrap();
+    assert_eq!(changed["private_identities"][0]["realm"], "pbx.example", "what is not named stays");
+    let barred = w.command("subscriber.change", change(json!({ "barred": true }))).unwrap();
+    assert_eq!(barred["private_identities"], changed["private_identities"]);
+    let sim = json!({ "impi": "sim@ims.example", "k": K, "opc": OPC });
+    let both = w.command("subscriber.change", change(json!({ "private_identities": [sim] }))).unwrap();
+    assert_eq!(both["private_identities"][1]["key_set"], true);
+    let whole = format!("{created}{both}");
+    assert!(!whole.contains("Circle") && !whole.contains(&K[..8]), "{whole}");
 }
 
 #[test]

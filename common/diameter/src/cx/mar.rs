@@ -7,9 +7,13 @@ use crate::dict::{self, command};
 use crate::message::DiameterError;
 use ims_core::{Impi, Impu, Secret};
 use std::fmt;
+use zeroize::Zeroizing;
 
-const AKA: &str = "Digest-AKAv1-MD5";
-const DIGEST: &str = "SIP Digest";
+/// SIP-Authentication-Scheme (TS 29.229 6.3.9): IMS AKA of every version, also AKAv2 towards the UE.
+pub const SCHEME_AKA: &str = "Digest-AKAv1-MD5";
+pub const SCHEME_DIGEST: &str = "SIP Digest";
+/// The HSS is to choose.
+pub const SCHEME_UNKNOWN: &str = "Unknown";
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mar {
@@ -60,14 +64,27 @@ impl Mar {
 #[derive(Clone)]
 pub enum AuthItem {
     Aka { item: u32, rand: [u8; 16], autn: [u8; 16], xres: Vec<u8>, ck: Secret<16>, ik: Secret<16> },
-    Digest { realm: String, algorithm: Option<String>, qop: Option<String>, ha1: String },
+    Digest(Box<DigestItem>),
+}
+
+/// SIP-Digest-Authenticate (TS 29.229 6.3.36).
+#[derive(Clone)]
+pub struct DigestItem {
+    pub realm: String,
+    /// Absent: MD5.
+    pub algorithm: Option<String>,
+    pub qop: Option<String>,
+    /// H(A1) in hex, a secret as good as the password.
+    pub ha1: Zeroizing<String>,
+    /// Another algorithm and its H(A1), for UEs that have it.
+    pub alternate: Option<(String, Zeroizing<String>)>,
 }
 
 impl fmt::Debug for AuthItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aka { item, .. } => write!(f, "Aka {{ item: {item}, [secret] }}"),
-            Self::Digest { realm, .. } => write!(f, "Digest {{ realm: {realm:?}, [secret] }}"),
+            Self::Digest(digest) => write!(f, "Digest {{ realm: {:?}, [secret] }}", digest.realm),
         }
     }
 }
@@ -77,7 +94,7 @@ impl AuthItem {
         w.group(&dict::SIP_AUTH_DATA_ITEM, |w| match self {
             Self::Aka { item, rand, autn, xres, ck, ik } => {
                 w.u32(&dict::SIP_ITEM_NUMBER, *item);
-                w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, AKA);
+                w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, SCHEME_AKA);
                 let mut challenge = [0; 32];
                 let (first, second) = challenge.split_at_mut(16);
                 first.copy_from_slice(rand);
@@ -87,17 +104,21 @@ impl AuthItem {
                 w.octets(&dict::CONFIDENTIALITY_KEY, ck.expose());
                 w.octets(&dict::INTEGRITY_KEY, ik.expose());
             }
-            Self::Digest { realm, algorithm, qop, ha1 } => {
-                w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, DIGEST);
+            Self::Digest(digest) => {
+                w.utf8(&dict::SIP_AUTHENTICATION_SCHEME, SCHEME_DIGEST);
                 w.group(&dict::SIP_DIGEST_AUTHENTICATE, |w| {
-                    w.utf8(&dict::DIGEST_REALM, realm);
-                    if let Some(algorithm) = algorithm {
+                    w.utf8(&dict::DIGEST_REALM, &digest.realm);
+                    if let Some(algorithm) = &digest.algorithm {
                         w.utf8(&dict::DIGEST_ALGORITHM, algorithm);
                     }
-                    if let Some(qop) = qop {
+                    if let Some(qop) = &digest.qop {
                         w.utf8(&dict::DIGEST_QOP, qop);
                     }
-                    w.utf8(&dict::DIGEST_HA1, ha1);
+                    w.utf8(&dict::DIGEST_HA1, &digest.ha1);
+                    if let Some((algorithm, ha1)) = &digest.alternate {
+                        w.utf8(&dict::ALTERNATE_DIGEST_ALGORITHM, algorithm);
+                        w.utf8(&dict::ALTERNATE_DIGEST_HA1, ha1);
+                    }
                 });
             }
         });
@@ -107,12 +128,15 @@ impl AuthItem {
         let members = avp.group()?;
         if let Some(digest) = members.optional(&dict::SIP_DIGEST_AUTHENTICATE)? {
             let digest = digest.group()?;
-            return Ok(Self::Digest {
+            let alternate = super::optional_text(&digest, &dict::ALTERNATE_DIGEST_ALGORITHM)?;
+            let alternate = alternate.zip(super::optional_text(&digest, &dict::ALTERNATE_DIGEST_HA1)?);
+            return Ok(Self::Digest(Box::new(DigestItem {
                 realm: text(digest.required(&dict::DIGEST_REALM)?)?,
                 algorithm: super::optional_text(&digest, &dict::DIGEST_ALGORITHM)?,
                 qop: super::optional_text(&digest, &dict::DIGEST_QOP)?,
-                ha1: text(digest.required(&dict::DIGEST_HA1)?)?,
-            });
+                ha1: Zeroizing::new(text(digest.required(&dict::DIGEST_HA1)?)?),
+                alternate: alternate.map(|(algorithm, ha1)| (algorithm, Zeroizing::new(ha1))),
+            })));
         }
         let challenge: [u8; 32] = members.required(&dict::SIP_AUTHENTICATE)?.array()?;
         let (mut rand, mut autn) = ([0; 16], [0; 16]);
@@ -137,7 +161,7 @@ impl AuthItem {
     fn order(&self) -> u32 {
         match self {
             Self::Aka { item, .. } => *item,
-            Self::Digest { .. } => 0,
+            Self::Digest(_) => 0,
         }
     }
 }

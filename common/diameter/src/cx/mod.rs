@@ -11,7 +11,7 @@ mod sar;
 mod uar;
 
 pub use lir::{Lia, Lir};
-pub use mar::{AuthItem, Maa, Mar};
+pub use mar::{AuthItem, DigestItem, Maa, Mar, SCHEME_AKA, SCHEME_DIGEST, SCHEME_UNKNOWN};
 pub use ppr::{Ppa, Ppr};
 pub use rtr::{ReasonCode, Rta, Rtr};
 pub use sar::{ChargingInformation, Saa, Sar, ServerAssignmentType};
