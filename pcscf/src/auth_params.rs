@@ -5,21 +5,40 @@ use ims_core::Secret;
 use ims_core::sa::SaKeys;
 use ims_sip::{Message, Name};
 
-/// Says in every Authorization whether the request came over an SA; what the UE said about it is gone.
-pub(crate) fn set_integrity_protected(message: &mut Message, protected: bool) {
+/// What `integrity-protected` says of a REGISTER (TS 24.229 7.2A.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Protection {
+    /// IMS AKA, over its SA.
+    Yes,
+    /// IMS AKA, in clear.
+    No,
+    /// No sec-agree, and so perhaps SIP Digest (5.2.2.3): from where this user is registered already.
+    IpAssociated,
+    /// No sec-agree: "ip-assoc-pending" for the answer to a challenge, nothing for what is none.
+    Open,
+}
+
+/// Says in every Authorization how the request came; what the UE said about it is gone.
+pub(crate) fn set_integrity_protected(message: &mut Message, protection: Protection) {
     let values = texts(message, Name::Authorization);
     if values.is_empty() {
         return;
     }
-    let said = if protected { "yes" } else { "no" };
     message.remove(Name::Authorization);
     for value in values {
         let kept = without(&value, &["integrity-protected"]);
         // A scheme without parameters, or one that is no Digest, has nothing to be added to.
         let has_parameters = pieces(&kept).next().is_some_and(|p| p.contains('='));
-        match has_parameters {
-            true => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
-            false => message.push_back(Name::Authorization, kept),
+        let answers = value_of(&value, "response").is_some_and(|r| !r.is_empty());
+        let said = match protection {
+            Protection::Yes => Some("yes"),
+            Protection::No => Some("no"),
+            Protection::IpAssociated => Some("ip-assoc-yes"),
+            Protection::Open => answers.then_some("ip-assoc-pending"),
+        };
+        match said.filter(|_| has_parameters) {
+            Some(said) => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
+            None => message.push_back(Name::Authorization, kept),
         }
     }
 }
@@ -172,14 +191,24 @@ mod tests {
         };
         let mut m =
             request("Authorization: Digest integrity-protected=\"yes\",username=\"u@i\",nonce=\"\",response=\"\"\r\n");
-        set_integrity_protected(&mut m, false);
-        assert_eq!(
-            m.text(Name::Authorization),
-            Some("Digest username=\"u@i\",nonce=\"\",response=\"\",integrity-protected=\"no\"")
+        let bare = "Digest username=\"u@i\",nonce=\"\",response=\"\"";
+        for (protection, said) in [
+            (Protection::No, ",integrity-protected=\"no\""),
+            (Protection::IpAssociated, ",integrity-protected=\"ip-assoc-yes\""),
+            (Protection::Yes, ",integrity-protected=\"yes\""),
+            (Protection::Open, ""),
+        ] {
+            set_integrity_protected(&mut m, protection);
+            assert_eq!(m.text(Name::Authorization), Some(&*format!("{bare}{said}")));
+        }
+        let mut answer = request("Authorization: Digest username=\"u@i\",nonce=\"n\",response=\"ab\"\r\n");
+        set_integrity_protected(&mut answer, Protection::Open);
+        assert!(
+            answer.text(Name::Authorization).is_some_and(|a| a.ends_with(",integrity-protected=\"ip-assoc-pending\""))
         );
         assert_eq!(credential(&m, "USERNAME").as_deref(), Some("u@i"));
         let mut none = request("");
-        set_integrity_protected(&mut none, true);
+        set_integrity_protected(&mut none, Protection::Yes);
         assert!(!none.has(Name::Authorization));
     }
 }

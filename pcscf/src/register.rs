@@ -4,6 +4,7 @@
 //! to the home network. `on_challenge` takes the 401: CK and IK stay here, and the answer leaves when the
 //! kernel has the new SA set. `on_registered` takes the 200: what was granted is stored and the set confirmed.
 
+use crate::auth_params::Protection;
 use crate::config::Policy;
 use crate::contacts::{Access, Binding, RegId, Registration};
 use crate::gate::is_new_registration;
@@ -198,7 +199,8 @@ impl Pcscf {
         let known = registration.and_then(|id| self.contacts.by_id(id));
         let token = known.map_or_else(|| ctx.rng.token(24), |r| r.token.clone());
         let mut outward = message.clone();
-        self.prepare(&mut outward, &token, from.set.is_some(), ctx)?;
+        let protection = protection(from, &proposal, known);
+        self.prepare(&mut outward, &token, protection, ctx)?;
         let home = Destination::Uri(message.uri().to_owned());
         let tx = self.sip.send_request(outward, home, ctx);
         let since = ctx.now;
@@ -311,7 +313,13 @@ impl Pcscf {
     }
 
     /// The header fields of a REGISTER towards the core (TS 24.229 5.2.2.1).
-    fn prepare(&self, outward: &mut Message, token: &str, protected: bool, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+    fn prepare(
+        &self,
+        outward: &mut Message,
+        token: &str,
+        protection: Protection,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
         decrement_max_forwards(outward).map_err(|_| Refusal::TooManyHops)?;
         // What only the network writes, and the Route that a UE was configured with: its REGISTER goes to its home.
         for name in [
@@ -328,7 +336,7 @@ impl Pcscf {
         ] {
             outward.remove(name);
         }
-        auth_params::set_integrity_protected(outward, protected);
+        auth_params::set_integrity_protected(outward, protection);
         sec_agree::strip(outward);
         charging::stamp(outward, &self.config.host, &self.config.visited_network, ctx.rng);
         access_network(outward, self.config.trust_access_network_info);
@@ -508,6 +516,17 @@ impl Pcscf {
         registration.bindings.remove(&forwarded.claim.impu);
         info!(impu = ?forwarded.claim.impu, impi = ?forwarded.claim.impi, "de-registered by the UE");
         self.wind_up(id, ctx);
+    }
+}
+
+/// Who negotiates IPsec does IMS AKA; who does not may have a password instead (TS 24.229 5.2.2, TS 33.203 P.3).
+fn protection(from: Inbound, proposal: &Proposal, known: Option<&Registration>) -> Protection {
+    let is_registered = |r: &Registration| r.is_registered() && r.ue == from.flow.remote.ip();
+    match (from.set, proposal.client.is_empty()) {
+        (Some(_), _) => Protection::Yes,
+        (None, false) => Protection::No,
+        (None, true) if known.is_some_and(is_registered) => Protection::IpAssociated,
+        (None, true) => Protection::Open,
     }
 }
 

@@ -1,38 +1,33 @@
-//! Authentication with AKA (TS 24.229 5.4.1.2, TS 33.203 6.1, RFC 3310): the challenge, reg-await-auth, and what a UE can
-//! answer: the right RES, a wrong one, nothing (it rejects our MAC), or AUTS (its sequence number is ahead).
+//! Authentication (TS 24.229 5.4.1.2, TS 33.203 6.1, RFC 3310, RFC 4169): the challenge, reg-await-auth, and what a UE can
+//! answer: the right RES, a wrong one, nothing (it rejects our MAC), or AUTS (its sequence number is ahead). What is
+//! different with a password instead of a SIM stands in `digest`.
 
+use crate::digest::check_qop;
 use crate::register::{Attempt, Given};
+use crate::vector::{Av, Claim, Vector, read_maa};
 use crate::{Refusal, Scscf, Waiting};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ims_core::{Ctx, Impi, Impu, Secret, Time};
-use ims_diameter::cx::{AuthItem, Maa, Mar, ResultCode, ServerAssignmentType};
+use ims_core::{Ctx, Impi, Impu, Time};
+use ims_diameter::cx::{Mar, ResultCode, SCHEME_AKA, SCHEME_UNKNOWN, ServerAssignmentType};
 use ims_diameter::endpoint::RequestFailure;
-use ims_sip::digest::{Credentials, DigestAlgorithm, DigestInput, matches, response};
+use ims_sip::digest::{Credentials, DigestAlgorithm};
 use ims_sip::{Message, Name};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-const SCHEME: &str = "Digest-AKAv1-MD5";
-const ALGORITHM: DigestAlgorithm = DigestAlgorithm::AkaV1Md5;
 /// Open challenges of one private identity: a phone has one, a stranger who uses its name must not fill the table.
 const MAX_PER_IMPI: usize = 4;
-
-/// Authentication vector, without the AUTN that went out in the nonce.
-struct Av {
-    rand: [u8; 16],
-    xres: Zeroizing<Vec<u8>>,
-    ck: Secret<16>,
-    ik: Secret<16>,
-}
 
 /// A 401 that is out, with reg-await-auth running until `until`.
 pub(crate) struct Challenge {
     pub(crate) impu: Impu,
     call_id: String,
     nonce: String,
-    av: Av,
+    vector: Vector,
+    /// Offered, one of which the UE takes.
+    algorithms: Vec<DigestAlgorithm>,
     resyncs: u8,
     until: Time,
 }
@@ -96,52 +91,91 @@ impl Challenges {
 }
 
 impl Scscf {
-    /// 5.4.1.2.1: asks for a vector. `resync`: RAND || AUTS of a synchronisation failure (TS 29.228 6.3.1).
-    pub(crate) fn ask_vector(&mut self, attempt: Attempt, resync: Option<Vec<u8>>, resyncs: u8, ctx: &mut Ctx<'_>) {
+    /// 5.4.1.2.1: asks for a vector. `given`: an answer to a nonce that is not open, which may only be stale. `resync`: RAND
+    /// || AUTS of a synchronisation failure (TS 29.228 6.3.1).
+    pub(crate) fn ask_vector(
+        &mut self,
+        attempt: Attempt,
+        given: Option<Given>,
+        resync: Option<Vec<u8>>,
+        resyncs: u8,
+        ctx: &mut Ctx<'_>,
+    ) {
+        // 5.4.1.1: "yes" and "no" are what a P-CSCF says of IMS AKA. Of who comes without, the HSS knows what it has.
+        let is_open = self.config.registration.digest && !attempt.is_aka && resync.is_none();
         let mar = Mar {
             impi: attempt.impi.clone(),
             impu: attempt.impu.clone(),
             server_name: self.config.name(),
             items: 1,
-            scheme: SCHEME.into(),
+            scheme: if is_open { SCHEME_UNKNOWN } else { SCHEME_AKA }.into(),
             authorization: resync,
         };
         let id = self.cx.send_request(mar.to_message(), &self.config.hss(), ctx);
-        self.waiting.insert(id, Waiting::Maa { attempt: Box::new(attempt), resyncs });
+        let given = given.map(Box::new);
+        self.waiting.insert(id, Waiting::Maa { attempt: Box::new(attempt), given, resyncs });
     }
 
     pub(crate) fn on_maa(
         &mut self,
         attempt: Attempt,
+        given: Option<&Given>,
         resyncs: u8,
         answer: Result<&ims_diameter::Message, RequestFailure>,
         ctx: &mut Ctx<'_>,
     ) {
-        match read_maa(answer, &attempt.impu) {
-            Ok((nonce, av)) => self.challenge(attempt, nonce, av, resyncs, ctx),
+        match read_maa(answer, &attempt.impu, ctx.rng) {
+            Ok((nonce, vector)) => self.challenge(attempt, given, nonce, vector, resyncs, ctx),
             Err(refusal) => self.refuse(attempt.tx, &attempt.message, &refusal, ctx),
         }
     }
 
-    /// 5.4.1.2.1 step 5: 401 with the challenge and, for the P-CSCF alone, CK and IK.
-    fn challenge(&mut self, attempt: Attempt, nonce: String, av: Av, resyncs: u8, ctx: &mut Ctx<'_>) {
-        let mut header = format!(
-            "Digest realm=\"{}\",nonce=\"{nonce}\",algorithm={},qop=\"{}\"",
-            self.config.domain,
-            ALGORITHM.token(),
-            self.config.qop.join(","),
-        );
-        // Without Path no P-CSCF stands between us and the UE: nobody would take the keys out.
-        if attempt.message.has(Name::Path) {
-            let keys = Zeroizing::new([av.ck.to_wire_hex(), av.ik.to_wire_hex()]);
-            header.push_str(&format!(",ck=\"{}\",ik=\"{}\"", keys[0], keys[1]));
-        }
+    /// 5.4.1.2.1 step 5: 401 with the challenge, one for each algorithm that the UE may take, the preferred one first (RFC
+    /// 8760 2.4), and, for the P-CSCF alone, CK and IK.
+    fn challenge(
+        &mut self,
+        attempt: Attempt,
+        given: Option<&Given>,
+        nonce: String,
+        vector: Vector,
+        resyncs: u8,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let mut more = Zeroizing::new(String::new());
+        let (realm, qop, algorithms) = match &vector {
+            Vector::Aka(av) => {
+                // Without Path no P-CSCF stands between us and the UE: nobody would take the keys out.
+                if attempt.message.has(Name::Path) {
+                    let keys = Zeroizing::new([av.ck.to_wire_hex(), av.ik.to_wire_hex()]);
+                    more.push_str(&format!(",ck=\"{}\",ik=\"{}\"", keys[0], keys[1]));
+                }
+                (&self.config.domain, &self.config.qop, self.config.registration.aka_for(attempt.algorithm))
+            }
+            Vector::Digest(password) => {
+                let body = attempt.message.body();
+                let right = |given| {
+                    let claim = Claim { impi: &attempt.impi, realm: &password.realm, given, body };
+                    password.is_right(&claim)
+                };
+                // RFC 7616 3.3: the password is right, only the nonce is not: nobody has to type it again.
+                if given.is_some_and(right) {
+                    *self.refusals.entry("stale-nonce").or_default() += 1;
+                    more.push_str(",stale=true");
+                }
+                (&password.realm, &password.qop, password.algorithms())
+            }
+        };
         self.outcomes.count("challenged");
         let mut answer = Message::response(&attempt.message, 401, Some(&ctx.rng.token(10)));
-        answer.set(Name::WwwAuthenticate, header);
+        let qop = qop.join(",");
+        for algorithm in &algorithms {
+            let token = algorithm.token();
+            let header = format!("Digest realm=\"{realm}\",nonce=\"{nonce}\",algorithm={token},qop=\"{qop}\"{}", *more);
+            answer.push_back(Name::WwwAuthenticate, Zeroizing::new(header).as_str());
+        }
         let until = ctx.now + self.config.registration.await_auth.0;
         let call_id = attempt.wish.call_id.clone();
-        let challenge = Challenge { impu: attempt.impu.clone(), call_id, nonce, av, resyncs, until };
+        let challenge = Challenge { impu: attempt.impu.clone(), call_id, nonce, vector, algorithms, resyncs, until };
         self.auth.insert(&attempt.impi, challenge);
         self.sip.respond(attempt.tx, answer, ctx);
     }
@@ -149,21 +183,32 @@ impl Scscf {
     /// 5.4.1.2.2: the answer to an open challenge. Every way out stops reg-await-auth.
     pub(crate) fn on_challenge_answer(
         &mut self,
-        attempt: Attempt,
+        mut attempt: Attempt,
         given: &Given,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         let Some(challenge) = self.auth.take(&attempt.impi, &given.nonce) else {
-            self.ask_vector(attempt, None, 0, ctx);
+            self.ask_vector(attempt, None, None, 0, ctx);
             return Ok(());
         };
-        let verdict = self.judge(&attempt, given, &challenge);
+        let verdict = match &challenge.vector {
+            Vector::Aka(av) => self.judge(&attempt, given, &challenge, av),
+            // It only repeats the nonce.
+            Vector::Digest(_) if given.response.is_empty() => Ok(Verdict::NoAnswer),
+            Vector::Digest(password) => {
+                self.judge_digest(&mut attempt, given, password, ctx).map(|()| Verdict::Authentic)
+            }
+        };
         match verdict {
             Ok(Verdict::Authentic) => self.on_authenticated(attempt, ctx),
             Ok(Verdict::Resync(rand_auts)) => {
                 tracing::info!(impi = ?attempt.impi, "the SIM's sequence number is ahead of the HSS: bringing it into step");
                 self.count("resynchronisation");
-                self.ask_vector(attempt, Some(rand_auts), challenge.resyncs + 1, ctx);
+                self.ask_vector(attempt, None, Some(rand_auts), challenge.resyncs + 1, ctx);
+                Ok(())
+            }
+            Ok(Verdict::NoAnswer) => {
+                self.ask_vector(attempt, None, None, 0, ctx);
                 Ok(())
             }
             Err(refusal) => {
@@ -174,7 +219,7 @@ impl Scscf {
         }
     }
 
-    fn judge(&self, attempt: &Attempt, given: &Given, challenge: &Challenge) -> Result<Verdict, Refusal> {
+    fn judge(&self, attempt: &Attempt, given: &Given, challenge: &Challenge, av: &Av) -> Result<Verdict, Refusal> {
         let impi = || attempt.impi.clone();
         if let Some(auts) = &given.auts {
             let auts = STANDARD.decode(auts).ok().filter(|a| a.len() == 14);
@@ -182,7 +227,7 @@ impl Scscf {
             if challenge.resyncs > 0 {
                 return Err(Refusal::OutOfStep(impi()));
             }
-            return Ok(Verdict::Resync([&challenge.av.rand[..], &auts].concat()));
+            return Ok(Verdict::Resync([&av.rand[..], &auts].concat()));
         }
         if given.response.is_empty() {
             return Err(Refusal::MacFailure(impi()));
@@ -190,25 +235,21 @@ impl Scscf {
         if !attempt.is_protected && !self.config.registration.accept_unprotected {
             return Err(Refusal::Unprotected(impi()));
         }
-        let offered = |qop: &String| self.config.qop.iter().any(|q| q.eq_ignore_ascii_case(qop));
-        if given.qop.as_ref().is_some_and(|qop| !offered(qop) || given.nc.is_none() || given.cnonce.is_none()) {
-            return Err(Refusal::Malformed("qop was not offered, or comes without nc and cnonce".into()));
+        if given.qop.is_some() {
+            check_qop(given, &self.config.qop)?;
         }
-        let input = DigestInput {
-            algorithm: ALGORITHM,
-            username: attempt.impi.as_str(),
-            realm: &self.config.domain,
-            nonce: &challenge.nonce,
-            uri: &given.uri,
-            method: "REGISTER",
-            qop: given.qop.as_deref(),
-            nc: given.nc.as_deref(),
-            cnonce: given.cnonce.as_deref(),
-            body: attempt.message.body(),
+        let algorithm = match (attempt.algorithm, challenge.algorithms.as_slice()) {
+            (Some(taken), offered) if offered.contains(&taken) => taken,
+            (_, [only]) => *only,
+            _ => return Err(Refusal::Malformed("Authorization: algorithm is none of those in the challenge".into())),
         };
-        let av = &challenge.av;
-        let expected = response(&input, &Credentials::Aka { res: &av.xres, ik: &av.ik, ck: &av.ck });
-        if matches(&expected, &given.response) { Ok(Verdict::Authentic) } else { Err(Refusal::WrongResponse(impi())) }
+        let claim = Claim { impi: &attempt.impi, realm: &self.config.domain, given, body: attempt.message.body() };
+        let credentials = Credentials::Aka { res: &av.xres, ik: &av.ik, ck: &av.ck };
+        if claim.is_right(algorithm, &credentials) {
+            Ok(Verdict::Authentic)
+        } else {
+            Err(Refusal::WrongResponse(impi()))
+        }
     }
 
     /// Whether a protected REGISTER without an open challenge has to be authenticated (5.4.1.2.2): the S-CSCF may do it
@@ -235,25 +276,8 @@ enum Verdict {
     Authentic,
     /// RAND || AUTS.
     Resync(Vec<u8>),
-}
-
-/// The nonce (RFC 3310 3.2: base64 of RAND || AUTN) and the rest of the vector.
-fn read_maa(answer: Result<&ims_diameter::Message, RequestFailure>, impu: &Impu) -> Result<(String, Av), Refusal> {
-    let wrong = |what: String| Refusal::HssAnswer { command: "MAR", what };
-    let maa = Maa::from_message(answer.map_err(Refusal::HssSilent)?).map_err(|e| wrong(e.to_string()))?;
-    if !maa.result.is_success() {
-        return Err(crate::profile::refused("MAR", impu, maa.result));
-    }
-    let first = maa.items.into_iter().find_map(|item| match item {
-        AuthItem::Aka { rand, autn, xres, ck, ik, .. } => Some((rand, autn, xres, ck, ik)),
-        AuthItem::Digest { .. } => None,
-    });
-    let (rand, autn, xres, ck, ik) = first.ok_or_else(|| wrong("it has no AKA vector".into()))?;
-    // TS 33.102 6.3.7: RES has 32 to 128 bits.
-    if !(4..=16).contains(&xres.len()) {
-        return Err(wrong("XRES has an impossible length".into()));
-    }
-    Ok((STANDARD.encode([rand, autn].concat()), Av { rand, xres: Zeroizing::new(xres), ck, ik }))
+    /// To be challenged anew.
+    NoAnswer,
 }
 
 /// DIAMETER_AUTHORIZATION_REJECTED and every Experimental-Result of 5xxx say no; the rest says not now.
@@ -264,13 +288,15 @@ pub(crate) fn says_no(result: ResultCode) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ims_core::Secret;
 
     fn challenge(call_id: &str, nonce: &str, until: u64) -> Challenge {
         let key = Secret::new([0; 16]);
         let av = Av { rand: [0; 16], xres: Zeroizing::new(vec![1; 8]), ck: key.clone(), ik: key };
+        let (vector, algorithms) = (Vector::Aka(Box::new(av)), vec![DigestAlgorithm::AkaV1Md5]);
         let impu = Impu::parse("sip:a@b").unwrap();
         let until = Time::from_secs(until);
-        Challenge { impu, call_id: call_id.into(), nonce: nonce.into(), av, resyncs: 0, until }
+        Challenge { impu, call_id: call_id.into(), nonce: nonce.into(), vector, algorithms, resyncs: 0, until }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use ims_core::config::{ConfigError, Span};
 use ims_core::uri::{Uri, host_of};
 use ims_core::{SipListener, Wiring};
 use ims_diameter::endpoint::{EndpointConfig, To};
+use ims_sip::digest::DigestAlgorithm;
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
@@ -53,6 +54,15 @@ pub struct Registration {
     /// Whether a refresh over an unbroken security association is challenged again: "never", "always", or after how
     /// long, such as "24h". De-registering over one is never challenged.
     pub reauthenticate: Reauthenticate,
+    /// Algorithms of IMS AKA offered to a UE, the preferred one first: "AKAv1-MD5", "AKAv2-SHA-256", "AKAv2-MD5". A UE that
+    /// names one of them in its first REGISTER is offered that one alone.
+    pub aka: Vec<AkaAlgorithm>,
+    /// Serve users with a password too (SIP Digest, TS 33.203 Annex N): who comes without sec-agree may be one.
+    pub digest: bool,
+    /// How long a nonce of theirs is good for; after half of it the UE is given the next.
+    pub nonce_lifetime: Span,
+    /// A second UE (another +sip.instance) of the same private identity: "add" it, or let it "replace" the first.
+    pub second_ue: SecondUe,
     /// Contacts of one user that are kept.
     pub max_contacts: usize,
     /// Take the private identity from To when there is no Authorization header (5.4.1.1); it is challenged all the same.
@@ -68,6 +78,45 @@ pub enum Reauthenticate {
     Always,
     /// When the last authentication is older.
     After(Span),
+}
+
+/// A version of AKA in SIP digest (RFC 3310, RFC 4169; TS 29.229 6.3.9).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub enum AkaAlgorithm {
+    #[serde(rename = "AKAv1-MD5")]
+    V1Md5,
+    #[serde(rename = "AKAv2-MD5")]
+    V2Md5,
+    #[serde(rename = "AKAv2-SHA-256")]
+    V2Sha256,
+}
+
+impl From<AkaAlgorithm> for DigestAlgorithm {
+    fn from(algorithm: AkaAlgorithm) -> Self {
+        match algorithm {
+            AkaAlgorithm::V1Md5 => Self::AkaV1Md5,
+            AkaAlgorithm::V2Md5 => Self::AkaV2Md5,
+            AkaAlgorithm::V2Sha256 => Self::AkaV2Sha256,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecondUe {
+    Add,
+    Replace,
+}
+
+impl Registration {
+    /// What a UE is offered that names this algorithm, or none.
+    pub(crate) fn aka_for(&self, named: Option<DigestAlgorithm>) -> Vec<DigestAlgorithm> {
+        let allowed = || self.aka.iter().copied().map(DigestAlgorithm::from);
+        match named.filter(|named| allowed().any(|a| a == *named)) {
+            Some(named) => vec![named],
+            None => allowed().collect(),
+        }
+    }
 }
 
 /// A duration in whole seconds, as SIP counts expiry.
@@ -136,6 +185,10 @@ impl Default for Registration {
             default_expires: Seconds(3600),
             await_auth: Span::secs(240),
             reauthenticate: Reauthenticate::Never,
+            aka: vec![AkaAlgorithm::V1Md5],
+            digest: true,
+            nonce_lifetime: Span::secs(86_400),
+            second_ue: SecondUe::Add,
             max_contacts: 10,
             derive_private_identity: true,
             accept_unprotected: true,
@@ -177,6 +230,9 @@ impl Config {
         let ordered = r.min_expires <= r.default_expires && r.default_expires <= r.max_expires;
         refuse(!ordered || r.min_expires.0 == 0, "registration: 0 < min_expires <= default_expires <= max_expires")?;
         refuse(r.await_auth.0.is_zero(), "registration.await_auth: may not be zero")?;
+        let twice = r.aka.iter().enumerate().any(|(at, a)| r.aka[..at].contains(a));
+        refuse(r.aka.is_empty() || twice, "registration.aka: write each algorithm once, and one at least")?;
+        refuse(r.nonce_lifetime.0.is_zero(), "registration.nonce_lifetime: may not be zero")?;
         refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
         let t = [self.timers.t1, self.timers.t2, self.timers.t4];
@@ -290,6 +346,9 @@ mod tests {
             "qop = ['auth-conf']",
             "registration.min_expires = 4000",
             "registration.max_contacts = 0",
+            "registration.aka = []",
+            "registration.aka = ['AKAv1-MD5', 'AKAv1-MD5']",
+            "registration.nonce_lifetime = 0",
             "limits.max_challenges = 0",
             "diameter.origin_realm = 'x'",
         ] {

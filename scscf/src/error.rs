@@ -32,6 +32,8 @@ pub enum Refusal {
     MacFailure(Impi),
     /// The UE's RES is wrong.
     WrongResponse(Impi),
+    /// The password is wrong.
+    WrongPassword(Impi),
     /// A UE without IPsec answers the challenge, and may not.
     Unprotected(Impi),
     /// The sequence number was brought into step, and the UE still says that it is not.
@@ -53,6 +55,7 @@ impl Refusal {
             | Self::NotAllowed { .. }
             | Self::MacFailure(_)
             | Self::WrongResponse(_)
+            | Self::WrongPassword(_)
             | Self::Unprotected(_)
             | Self::OutOfStep(_)
             | Self::AllBarred(_) => 403,
@@ -77,12 +80,14 @@ impl Refusal {
             Self::OutOfOrder => "out-of-order",
             Self::NotAllowed { result: ResultCode::USER_UNKNOWN, .. } => "user-unknown",
             Self::NotAllowed { result: ResultCode::IDENTITIES_DONT_MATCH, .. } => "identities-dont-match",
+            Self::NotAllowed { result: ResultCode::AUTH_SCHEME_NOT_SUPPORTED, .. } => "scheme-not-supported",
             Self::NotAllowed { .. } => "not-allowed",
             Self::HssAnswer { .. } => "hss-answer",
             Self::HssSilent(_) => "hss-silent",
             Self::HssBusy { .. } => "hss-busy",
             Self::MacFailure(_) => "mac-failure",
             Self::WrongResponse(_) => "wrong-response",
+            Self::WrongPassword(_) => "wrong-password",
             Self::Unprotected(_) => "unprotected",
             Self::OutOfStep(_) => "out-of-step",
             Self::AllBarred(_) => "all-barred",
@@ -116,6 +121,10 @@ impl fmt::Display for Refusal {
                 f,
                 "{command}: {impu:?} is not one of this private identity: compare IMPI and IMPUs of the subscriber"
             ),
+            Self::NotAllowed { command, impu, result: ResultCode::AUTH_SCHEME_NOT_SUPPORTED } => write!(
+                f,
+                "{command}: the phone of {impu:?} registers with a SIM and the HSS has a password for it, or the other way round: provision what the phone has"
+            ),
             Self::NotAllowed { command, impu, result } => {
                 write!(f, "{command}: the HSS refuses {impu:?} with {result:?}: look at the subscriber in the HSS")
             }
@@ -134,6 +143,10 @@ impl fmt::Display for Refusal {
             Self::WrongResponse(impi) => write!(
                 f,
                 "{impi:?} answered the challenge wrongly (RES differs): compare K, OP or OPc and the algorithm of the subscriber with the SIM"
+            ),
+            Self::WrongPassword(impi) => write!(
+                f,
+                "{impi:?} answered the challenge with another password: compare password, user name (the IMPI) and realm of the softphone with the subscriber"
             ),
             Self::Unprotected(impi) => {
                 write!(f, "{impi:?} answered the challenge outside IPsec, and registration.accept_unprotected is off")

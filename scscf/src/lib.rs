@@ -2,18 +2,21 @@
 
 mod auth;
 mod config;
+mod digest;
 mod error;
 mod kept;
 mod profile;
 mod push;
 mod register;
 mod registrar;
+mod vector;
 mod wish;
 
-pub use config::{Config, Limits, Reauthenticate, Registration as RegistrationConfig, Timers};
+pub use config::{AkaAlgorithm, Config, Limits, Reauthenticate, Registration as RegistrationConfig, SecondUe, Timers};
 pub use error::Refusal;
 
 use auth::Challenges;
+use digest::Nonces;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Outcomes, Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
@@ -23,7 +26,7 @@ use ims_diameter::cx::{Sar, ServerAssignmentType};
 use ims_diameter::endpoint::{DisconnectCause, RequestFailure};
 use ims_sip::endpoint::ServerTx;
 use ims_sip::{Message, Method, Name, SipEvent};
-use register::Attempt;
+use register::{Attempt, Given};
 use registrar::Registrar;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,6 +50,8 @@ pub struct Scscf {
     cx: ims_diameter::Endpoint,
     /// Challenges that no answer came to yet; each has reg-await-auth running.
     auth: Challenges,
+    /// Nonces of users with a password that were answered, and are good for more.
+    nonces: Nonces,
     /// Who is registered, from where, until when, with which profile.
     registrar: Registrar,
     /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
@@ -63,7 +68,8 @@ pub struct Scscf {
 /// What an answer of the HSS goes on with.
 enum Waiting {
     /// A challenge is to be made; `resyncs`: how often the sequence number was brought into step before.
-    Maa { attempt: Box<Attempt>, resyncs: u8 },
+    /// `given`: what it answered to a nonce that is not open any more.
+    Maa { attempt: Box<Attempt>, given: Option<Box<Given>>, resyncs: u8 },
     /// A registration or de-registration is to be answered.
     Saa { attempt: Box<Attempt>, kind: ServerAssignmentType },
     /// The HSS was told something, and nobody waits.
@@ -79,6 +85,7 @@ impl Scscf {
             sip: ims_sip::Endpoint::new(config.sip_endpoint()?),
             cx: ims_diameter::Endpoint::new(config.diameter.clone()),
             auth: Challenges::default(),
+            nonces: Nonces::default(),
             registrar: Registrar::default(),
             config,
             waiting: BTreeMap::new(),
@@ -152,7 +159,9 @@ impl Scscf {
         ctx: &mut Ctx<'_>,
     ) {
         match waiting {
-            Waiting::Maa { attempt, resyncs } => self.on_maa(*attempt, resyncs, answer, ctx),
+            Waiting::Maa { attempt, given, resyncs } => {
+                self.on_maa(*attempt, given.as_deref(), resyncs, answer, ctx);
+            }
             Waiting::Saa { attempt, kind } => self.on_saa(*attempt, kind, answer, ctx),
             Waiting::Told { impu, kind } => {
                 if let Err(refusal) = profile::read_saa(answer) {
@@ -292,11 +301,20 @@ impl Scscf {
             self.count("registration-expired");
             self.outcomes.count("expired");
             tracing::info!(impu = ?gone.impu, "registration expired: the phone did not refresh it");
+            self.forget_password_if_gone(&gone.impi);
             self.untold.insert(id, (gone.impi, gone.impu));
             has_expired = true;
         }
+        self.nonces.expire(ctx.now);
         if has_expired {
             self.tell_expired(ctx);
+        }
+    }
+
+    /// H(A1) is kept for who is registered only.
+    fn forget_password_if_gone(&mut self, impi: &Impi) {
+        if self.registrar.of_impi(impi).next().is_none() {
+            self.nonces.forget(impi);
         }
     }
 
@@ -347,7 +365,7 @@ impl Node for Scscf {
     }
 
     fn deadline(&self) -> Option<Time> {
-        let own = earliest(self.auth.deadline(), self.registrar.deadline());
+        let own = earliest(earliest(self.auth.deadline(), self.nonces.deadline()), self.registrar.deadline());
         earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
     }
 
@@ -366,6 +384,7 @@ impl Node for Scscf {
             "registrations": self.registrar.describe(SHOWN),
             "untold": self.untold.len(),
             "challenges": self.auth.len(),
+            "nonces": self.nonces.len(),
             "waiting": waiting.collect::<Vec<_>>(),
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),

@@ -41,6 +41,7 @@ impl Scscf {
             tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
         }
         self.auth.forget(&rtr.impi);
+        self.nonces.forget(&rtr.impi);
         self.count("network-deregistration");
         ResultCode::SUCCESS
     }

@@ -7,6 +7,7 @@ use crate::{Refusal, Scscf, Waiting};
 use ims_core::{Ctx, Impi, Impu};
 use ims_diameter::cx::{Saa, ServerAssignmentType};
 use ims_diameter::endpoint::RequestFailure;
+use ims_sip::digest::DigestAlgorithm;
 use ims_sip::endpoint::ServerTx;
 use ims_sip::headers::{Authorization, PChargingVector, PVisitedNetworkId, To};
 use ims_sip::message::HeaderError;
@@ -24,11 +25,18 @@ pub(crate) struct Attempt {
     pub(crate) wish: Wish,
     /// The P-CSCF received it over the security association of this very private identity (5.2.2.1).
     pub(crate) is_protected: bool,
+    /// The P-CSCF says "yes" or "no" of it, which it does of IMS AKA alone (7.2A.2).
+    pub(crate) is_aka: bool,
+    /// What the UE names in its Authorization.
+    pub(crate) algorithm: Option<DigestAlgorithm>,
+    /// Authentication-Info for the 200.
+    pub(crate) proof: Option<String>,
     /// When its UE proved who it is, for a registration that this attempt makes or refreshes.
     authentic_since: Option<ims_core::Time>,
 }
 
 /// What a UE says to a challenge.
+#[derive(Default)]
 pub(crate) struct Given {
     pub(crate) nonce: String,
     pub(crate) uri: String,
@@ -38,6 +46,7 @@ pub(crate) struct Given {
     pub(crate) nc: Option<String>,
     pub(crate) cnonce: Option<String>,
     pub(crate) auts: Option<String>,
+    pub(crate) algorithm: Option<String>,
 }
 
 impl Scscf {
@@ -52,7 +61,7 @@ impl Scscf {
         check_extensions(message)?;
         let (attempt, given) = self.read(tx, message)?;
         if let Some(known) = self.registrar.find(&attempt.impi, &attempt.impu) {
-            known.after(&attempt.wish, ctx.now, self.config.registration.max_contacts)?;
+            known.after(&attempt.wish, ctx.now, &self.config.registration)?;
         } else if self.registrar.len() >= limits.max_registrations && !attempt.wish.leaves() {
             return Err(Refusal::Full("limits.max_registrations"));
         }
@@ -60,9 +69,10 @@ impl Scscf {
             Some(given) if self.auth.has(&attempt.impi, &attempt.impu, &given.nonce) => {
                 self.on_challenge_answer(attempt, &given, ctx)
             }
+            Some(given) if self.nonces.has(&attempt.impi, &given.nonce) => self.on_known_nonce(attempt, given, ctx),
             _ if attempt.is_protected && !self.must_authenticate(&attempt, ctx.now) => self.on_believed(attempt, ctx),
-            _ => {
-                self.ask_vector(attempt, None, 0, ctx);
+            given => {
+                self.ask_vector(attempt, given, None, 0, ctx);
                 Ok(())
             }
         }
@@ -87,14 +97,19 @@ impl Scscf {
             nc: get("nc"),
             cnonce: get("cnonce"),
             auts: get("auts"),
+            algorithm: get("algorithm"),
         });
+        let protection = get("integrity-protected").unwrap_or_default();
         let attempt = Attempt {
             tx,
             message: message.clone(),
             impi,
             impu,
             wish: Wish::read(message, &self.config.registration)?,
-            is_protected: get("integrity-protected").is_some_and(|v| v.eq_ignore_ascii_case("yes")),
+            is_protected: protection.eq_ignore_ascii_case("yes"),
+            is_aka: ["yes", "no"].iter().any(|v| protection.eq_ignore_ascii_case(v)),
+            algorithm: get("algorithm").and_then(|token| DigestAlgorithm::from_token(&token)),
+            proof: None,
             authentic_since: None,
         };
         Ok((attempt, given))
@@ -107,10 +122,10 @@ impl Scscf {
 
     /// 5.4.1.2.2 and 5.4.1.4: the HSS hears of it first, unless contacts of the user remain.
     fn on_believed(&mut self, attempt: Attempt, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        let most = self.config.registration.max_contacts;
+        let rules = &self.config.registration;
         let kind = match self.registrar.find(&attempt.impi, &attempt.impu) {
             Some(known) => {
-                let bindings = known.after(&attempt.wish, ctx.now, most)?;
+                let bindings = known.after(&attempt.wish, ctx.now, rules)?;
                 let is_query = matches!(attempt.wish.contacts, Contacts::Query);
                 if is_query || (attempt.wish.leaves() && !bindings.is_empty()) {
                     self.store_and_answer(Registration { bindings, ..known.clone() }, &attempt, ctx);
@@ -172,7 +187,7 @@ impl Scscf {
         };
         let usable = registration.map_err(|what| Refusal::HssAnswer { command: "SAR", what }).and_then(|mut r| {
             r.profile.usable().next().ok_or_else(|| Refusal::AllBarred(attempt.impu.clone()))?;
-            r.bindings = r.after(&attempt.wish, ctx.now, self.config.registration.max_contacts)?;
+            r.bindings = r.after(&attempt.wish, ctx.now, &self.config.registration)?;
             Ok(r)
         });
         if usable.is_err() && known.is_none() {
@@ -200,16 +215,17 @@ impl Scscf {
             tracing::warn!(impu = ?attempt.impu, "de-registered here, but not in the HSS: {refusal}");
         }
         // It may have registered again while the HSS was asked: then the newer bindings stay.
-        let most = self.config.registration.max_contacts;
+        let rules = &self.config.registration;
         match self.registrar.find(&attempt.impi, &attempt.impu).cloned() {
             Some(known) => {
-                let bindings = known.after(&attempt.wish, ctx.now, most).unwrap_or_else(|_| known.bindings.clone());
+                let bindings = known.after(&attempt.wish, ctx.now, rules).unwrap_or_else(|_| known.bindings.clone());
                 self.store_and_answer(Registration { bindings, ..known }, attempt, ctx);
             }
             None => {
                 self.outcomes.count("deregistered");
                 let mut answer = Message::response(&attempt.message, 200, Some(&ctx.rng.token(10)));
                 answer.copy(Name::Path, &attempt.message);
+                write_proof(&mut answer, attempt);
                 self.sip.respond(attempt.tx, answer, ctx);
             }
         }
@@ -232,6 +248,7 @@ impl Scscf {
             (true, _) => tracing::debug!(?impu, ?impi, contacts, "registration changed"),
         }
         self.registrar.store(registration, ctx.actions);
+        self.forget_password_if_gone(&attempt.impi);
         self.sip.respond(attempt.tx, answer, ctx);
     }
 
@@ -240,6 +257,7 @@ impl Scscf {
         let request = &attempt.message;
         let mut answer = Message::response(request, 200, Some(&ctx.rng.token(10)));
         answer.copy(Name::Path, request);
+        write_proof(&mut answer, attempt);
         for binding in &registration.bindings {
             let contact = &binding.contact;
             let expires = binding.expires_in(ctx.now);
@@ -283,6 +301,12 @@ impl Scscf {
         if !value.is_empty() {
             answer.set(Name::PChargingFunctionAddresses, value);
         }
+    }
+}
+
+fn write_proof(answer: &mut Message, attempt: &Attempt) {
+    if let Some(proof) = &attempt.proof {
+        answer.set(Name::AuthenticationInfo, proof);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The registrar (RFC 3261 10.3, TS 24.229 5.4.1.2.2, 5.4.1.4): bindings by private identity and implicit registration
 //! set. One registration owns profile and bindings of one UE's user; two UEs that share a public identity have one each.
 
+use crate::config::{Registration as Rules, SecondUe};
 use crate::profile::Profile;
 use crate::wish::{ContactAddress, Contacts, Wish};
 use crate::{Refusal, kept};
@@ -55,7 +56,7 @@ impl Registration {
     }
 
     /// RFC 3261 10.3 steps 6 and 7, all or nothing: the bindings as the wish leaves them.
-    pub(crate) fn after(&self, wish: &Wish, now: Time, most: usize) -> Result<Vec<Binding>, Refusal> {
+    pub(crate) fn after(&self, wish: &Wish, now: Time, rules: &Rules) -> Result<Vec<Binding>, Refusal> {
         let mut bindings = self.bindings.clone();
         let is_stale = |b: &Binding| b.call_id == wish.call_id && wish.cseq <= b.cseq;
         match &wish.contacts {
@@ -71,7 +72,11 @@ impl Registration {
                     bindings.retain(|b| !is_it(b));
                 }
                 let kept = || list.iter().filter(|c| c.expires > 0);
-                bindings.retain(|b| !kept().any(|c| c.contact.replaces(&b.contact, wish.is_outbound)));
+                let alone = rules.second_ue == SecondUe::Replace;
+                let goes = |b: &Binding, c: &ContactAddress| {
+                    c.replaces(&b.contact, wish.is_outbound) || alone && c.is_of_another_ue(&b.contact)
+                };
+                bindings.retain(|b| !kept().any(|c| goes(b, &c.contact)));
                 bindings.extend(kept().map(|one| Binding {
                     contact: one.contact.clone(),
                     path: wish.path.clone(),
@@ -81,7 +86,7 @@ impl Registration {
                 }));
             }
         }
-        if bindings.len() > most {
+        if bindings.len() > rules.max_contacts {
             return Err(Refusal::TooManyBindings { impu: self.impu.clone() });
         }
         Ok(bindings)
@@ -253,7 +258,7 @@ mod tests {
     fn apply(r: &mut Registration, headers: &str, call_id: &str, cseq: u32, now: u64) -> Result<(), Refusal> {
         let mut wish = wish(headers)?;
         (wish.call_id, wish.cseq) = (call_id.into(), cseq);
-        r.bindings = r.after(&wish, Time::from_secs(now), 3)?;
+        r.bindings = r.after(&wish, Time::from_secs(now), &Rules { max_contacts: 3, ..Rules::default() })?;
         Ok(())
     }
 
@@ -286,6 +291,17 @@ mod tests {
         apply(&mut r, &instance(4, "two"), "f", 1, 3).unwrap();
         apply(&mut r, &instance(5, "one"), "g", 1, 4).unwrap();
         assert_eq!(uris(&r), ["sip:a@4", "sip:a@5"], "two instances are two UEs");
+    }
+
+    #[test]
+    fn by_policy_a_second_ue_takes_the_place_of_the_first() {
+        let alone = Rules { second_ue: SecondUe::Replace, ..Rules::default() };
+        let mut r = registration("a@b", &["sip:a@b"]);
+        for (host, urn) in [(1, "one"), (2, "two")] {
+            let wish = wish(&format!("Contact: <sip:a@{host}>;+sip.instance=\"<urn:{urn}>\"\r\n")).unwrap();
+            r.bindings = r.after(&wish, Time::EPOCH, &alone).unwrap();
+        }
+        assert_eq!(uris(&r), ["sip:a@2"]);
     }
 
     #[test]

@@ -157,6 +157,11 @@ impl ContactAddress {
                 _ => true,
             }
     }
+
+    /// Both say which UE they are of.
+    pub(crate) fn is_of_another_ue(&self, other: &Self) -> bool {
+        self.instance.as_ref().zip(other.instance.as_ref()).is_some_and(|(a, b)| a != b)
+    }
 }
 
 /// RFC 3261 19.1.4 for what stands in a Contact: user, host, port, and the parameters that name another place.

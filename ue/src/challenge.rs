@@ -1,42 +1,47 @@
 //! The 401 (TS 24.229 5.1.1.5): is it a challenge we may answer, what does the USIM say, which mechanism is agreed.
 
 use crate::Ue;
+use crate::config::Password;
 use crate::error::{Failure, Fault};
 use crate::register::{Attempt, Path};
-use crate::request::{AkaCredential, Credential, Res, base64_of};
+use crate::request::{Credential, DigestCredential, Known, base64_of};
 use base64::Engine as _;
 use ims_aka::Challenge;
 use ims_core::{Ctx, Secret};
 use ims_sip::digest::DigestAlgorithm;
 use ims_sip::headers::{SecMechanism, SecurityServer, WwwAuthenticate};
 use ims_sip::{Message, Name};
+use zeroize::Zeroizing;
 
 /// TS 24.229 5.1.1.5.12: three challenges in a row that lead nowhere end the attempt.
 const MAX_CHALLENGES: u32 = 3;
 
 /// A challenge whose AUTN verified, with the answer ready to be sent.
 #[derive(Debug)]
-pub(crate) struct Verified(AkaCredential);
-
-impl Verified {
-    pub(crate) fn ck(&self) -> &Secret<16> {
-        &self.0.ck
-    }
-
-    pub(crate) fn ik(&self) -> &Secret<16> {
-        &self.0.ik
-    }
+pub(crate) struct Verified {
+    answer: DigestCredential,
+    pub(crate) ck: Secret<16>,
+    pub(crate) ik: Secret<16>,
 }
 
-/// A readable AKA challenge.
-struct AkaChallenge {
+/// A readable challenge.
+struct Challenged {
     realm: String,
     nonce: String,
     opaque: Option<String>,
     algorithm: DigestAlgorithm,
     qop: Option<&'static str>,
-    rand: [u8; 16],
-    autn: [u8; 16],
+    /// Only the nonce of our answer was too old.
+    is_stale: bool,
+}
+
+impl Challenged {
+    /// RAND and AUTN (RFC 3310 3.2).
+    fn vector(&self) -> Result<([u8; 16], [u8; 16]), Fault> {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.nonce).map_err(|_| Fault::BadNonce)?;
+        let autn = bytes.get(16..).and_then(|b| b.first_chunk::<16>());
+        bytes.first_chunk::<16>().copied().zip(autn.copied()).ok_or(Fault::BadNonce)
+    }
 }
 
 impl Ue {
@@ -60,7 +65,13 @@ impl Ue {
         if self.config.quirk == Some(crate::config::Quirk::Mute) {
             return Ok(false);
         }
-        let answer = self.usim.authenticate(&challenge.rand, &challenge.autn);
+        let Some(usim) = &mut self.usim else {
+            return self.answer_with_password(attempt, challenge, ctx).map(|()| false);
+        };
+        let answer = match challenge.vector() {
+            Ok((rand, autn)) => usim.authenticate(&rand, &autn),
+            Err(fault) => return Err(self.fatal(fault)),
+        };
         match answer {
             Challenge::MacFailure => {
                 self.note(&Fault::MacFailure);
@@ -71,13 +82,15 @@ impl Ue {
             Challenge::SyncFailure { auts } => {
                 self.count("resynchronisations");
                 let empty = || Secret::new([0; 16]);
-                let challenge = self.credential(challenge, Vec::new(), empty(), empty(), ctx);
+                let nothing = Known::Aka { res: Zeroizing::default(), ck: empty(), ik: empty() };
+                let challenge = credential(challenge, nothing, ctx);
                 attempt.credential = Credential::SyncFailure { challenge, auts: base64_of(&auts) };
                 self.renew_offer(attempt, ctx);
                 self.send(attempt, ctx);
             }
             Challenge::Accepted { res, ck, ik } => {
-                let verified = Verified(self.credential(challenge, res, ck, ik, ctx));
+                let secret = Known::Aka { res: Zeroizing::new(res), ck: ck.clone(), ik: ik.clone() };
+                let verified = Verified { answer: credential(challenge, secret, ctx), ck, ik };
                 self.agree(attempt, message, verified, ctx)?;
             }
         }
@@ -86,8 +99,24 @@ impl Ue {
 
     /// Sends the answer; the path says whether inside the new set.
     pub(crate) fn answer_challenge(&mut self, attempt: &mut Attempt, verified: Verified, ctx: &mut Ctx<'_>) {
-        attempt.credential = Credential::Aka(verified.0);
+        attempt.credential = Credential::Answer(verified.answer);
         self.send(attempt, ctx);
+    }
+
+    /// SIP Digest: the password answers any challenge, but not the same one twice (RFC 7616 3.3).
+    fn answer_with_password(
+        &mut self,
+        attempt: &mut Attempt,
+        challenge: Challenged,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Failure> {
+        let password = self.config.password.as_ref().map(Password::bytes).unwrap_or_default();
+        if attempt.challenges > 1 && !challenge.is_stale {
+            return Err(Failure::PasswordRefused);
+        }
+        attempt.credential = Credential::Answer(credential(challenge, Known::Password(password), ctx));
+        self.send(attempt, ctx);
+        Ok(())
     }
 
     /// Security agreement by the 401 (TS 24.229 5.1.1.5.1, TS 33.203 7.2).
@@ -135,47 +164,39 @@ impl Ue {
         }
     }
 
-    fn read_challenge(&self, message: &Message) -> Result<AkaChallenge, Fault> {
-        let header = match message.first::<WwwAuthenticate<'_>>() {
-            Ok(Some(h)) if h.scheme.eq_ignore_ascii_case("Digest") => h,
-            Ok(Some(_)) => return Err(Fault::NoChallenge("its scheme is not Digest")),
-            Ok(None) => return Err(Fault::NoChallenge("it is absent")),
-            Err(e) => return Err(Fault::NoChallenge(e.reason)),
-        };
-        let value = |name| header.params.get(name).map(|v| v.into_owned());
-        if value("ck").is_some() || value("ik").is_some() {
+    /// The first challenge with an algorithm that we know (RFC 8760 2.4): the network puts the one it prefers first.
+    fn read_challenge(&self, message: &Message) -> Result<Challenged, Fault> {
+        let headers: Vec<WwwAuthenticate<'_>> = message.all().map_err(|e| Fault::NoChallenge(e.reason))?;
+        if headers.iter().any(|h| h.params.has("ck") || h.params.has("ik")) {
             return Err(Fault::CkIkLeaked);
         }
-        let realm = value("realm").unwrap_or_default();
-        if !realm.eq_ignore_ascii_case(&self.config.home_domain) {
-            return Err(Fault::WrongRealm(realm));
+        if headers.is_empty() {
+            return Err(Fault::NoChallenge("it is absent"));
         }
-        let token = value("algorithm").unwrap_or_else(|| "MD5".into());
-        let algorithm = DigestAlgorithm::from_token(&token)
-            .filter(|a| matches!(a, DigestAlgorithm::AkaV1Md5 | DigestAlgorithm::AkaV2Md5))
-            .ok_or(Fault::WrongAlgorithm(token))?;
-        let nonce = value("nonce").unwrap_or_default();
-        let bytes = base64::engine::general_purpose::STANDARD.decode(&nonce).map_err(|_| Fault::BadNonce)?;
-        let (Some(rand), Some(autn)) = (bytes.first_chunk::<16>(), bytes.get(16..).and_then(|b| b.first_chunk::<16>()))
-        else {
-            return Err(Fault::BadNonce);
-        };
-        let offered: Vec<String> =
-            value("qop").unwrap_or_default().split(',').map(|q| q.trim().to_ascii_lowercase()).collect();
-        let qop = ["auth", "auth-int"].into_iter().find(|q| offered.iter().any(|o| o == q));
-        Ok(AkaChallenge { realm, nonce, opaque: value("opaque"), algorithm, qop, rand: *rand, autn: *autn })
+        let mut unknown = None;
+        for header in headers.iter().filter(|h| h.is_digest()) {
+            let value = |name| header.params.get(name).map(|v| v.into_owned());
+            let token = value("algorithm").unwrap_or_else(|| "MD5".into());
+            let known = DigestAlgorithm::from_token(&token).filter(|a| self.config.knows(*a));
+            let Some(algorithm) = known else {
+                unknown.get_or_insert(token);
+                continue;
+            };
+            let realm = value("realm").unwrap_or_default();
+            if algorithm.is_aka() && !realm.eq_ignore_ascii_case(&self.config.home_domain) {
+                return Err(Fault::WrongRealm(realm));
+            }
+            let offered = value("qop").unwrap_or_default().to_ascii_lowercase();
+            let qop = ["auth", "auth-int"].into_iter().find(|q| offered.split(',').any(|o| o.trim() == *q));
+            let is_stale = value("stale").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+            let nonce = value("nonce").unwrap_or_default();
+            return Ok(Challenged { realm, nonce, opaque: value("opaque"), algorithm, qop, is_stale });
+        }
+        Err(unknown.map_or(Fault::NoChallenge("its scheme is not Digest"), Fault::WrongAlgorithm))
     }
+}
 
-    fn credential(
-        &self,
-        challenge: AkaChallenge,
-        res: Vec<u8>,
-        ck: Secret<16>,
-        ik: Secret<16>,
-        ctx: &mut Ctx<'_>,
-    ) -> AkaCredential {
-        let AkaChallenge { realm, nonce, opaque, algorithm, qop, .. } = challenge;
-        let cnonce = ctx.rng.token(16);
-        AkaCredential { realm, nonce, opaque, algorithm, qop, res: Res(res), ck, ik, nc: 1, cnonce }
-    }
+fn credential(challenge: Challenged, secret: Known, ctx: &mut Ctx<'_>) -> DigestCredential {
+    let Challenged { realm, nonce, opaque, algorithm, qop, .. } = challenge;
+    DigestCredential { realm, nonce, opaque, algorithm, qop, secret, nc: 1, cnonce: ctx.rng.token(16) }
 }

@@ -4,6 +4,7 @@ use ims_aka::{Algorithm, Sqn, Usim};
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
 use ims_core::{Impi, Impu, Imsi, Secret, SipListener, Transport, Wiring};
+use ims_sip::digest::DigestAlgorithm;
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -51,6 +52,47 @@ pub enum SimAlgorithm {
     Xor,
 }
 
+/// A digest algorithm by its token, such as AKAv2-SHA-256.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DigestName(pub DigestAlgorithm);
+
+impl<'de> Deserialize<'de> for DigestName {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let known = DigestAlgorithm::from_token(&text).map(Self);
+        known.ok_or_else(|| {
+            serde::de::Error::custom(format!("'{text}': write MD5, SHA-256, AKAv1-MD5, AKAv2-MD5 or AKAv2-SHA-256"))
+        })
+    }
+}
+
+/// A password as configured; never printed.
+#[derive(Clone, Deserialize)]
+#[serde(from = "String")]
+pub struct Password(Zeroizing<String>);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}
+
+impl Password {
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    pub(crate) fn bytes(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.as_bytes().to_vec())
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GmTransport {
@@ -90,6 +132,10 @@ pub enum Quirk {
     OtherImpi,
     /// Never answers the challenge.
     Mute,
+    /// Sends its first REGISTER without Authorization.
+    NoAuthorization,
+    /// Uses a nonce count of 1 again and again.
+    SameCount,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -111,6 +157,10 @@ pub struct Config {
     pub tuak_iterations: u8,
     /// Highest sequence number the SIM has seen (48 bits).
     pub sqn: u64,
+    /// A password instead of a SIM (SIP Digest, TS 33.203 Annex N): there is no IPsec then.
+    pub password: Option<Password>,
+    /// Digest algorithms that this handset knows; none given: all. A single one is named in the first REGISTER.
+    pub digest: Vec<DigestName>,
     /// Home network domain name; also the realm that a challenge must name.
     pub home_domain: String,
     /// Private identity; derived from the IMSI when absent (TS 23.003 13.3).
@@ -175,6 +225,8 @@ impl Default for Config {
             topc: None,
             tuak_iterations: 1,
             sqn: 0,
+            password: None,
+            digest: Vec::new(),
             home_domain: "ims.mnc001.mcc001.3gppnetwork.org".into(),
             impi: None,
             impu: None,
@@ -242,7 +294,11 @@ impl Config {
         Ok(Identity { impi, impu })
     }
 
-    pub(crate) fn usim(&self) -> Result<Usim, ConfigError> {
+    /// None for who has a password.
+    pub(crate) fn usim(&self) -> Result<Option<Usim>, ConfigError> {
+        if self.password.is_some() {
+            return Ok(None);
+        }
         let k = || self.k.secret::<16>().ok_or_else(|| invalid("k", "32 hexadecimal digits are needed"));
         let algorithm = match self.algorithm {
             SimAlgorithm::Xor => Algorithm::xor(k()?),
@@ -264,12 +320,15 @@ impl Config {
                 _ => return Err(invalid("opc", "give opc or op, not both")),
             },
         };
-        Ok(Usim::with_sqn(algorithm, Sqn(self.sqn)))
+        Ok(Some(Usim::with_sqn(algorithm, Sqn(self.sqn))))
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.address.is_ipv4() != self.pcscf.is_ipv4() {
             return Err(invalid("pcscf", "is not of the address family of `address`"));
+        }
+        if self.sec_agree && self.password.is_some() {
+            return Err(invalid("sec_agree", "a password gives no keys for IPsec (TS 33.203 N.1): set it to false"));
         }
         if self.sec_agree && (self.offers.is_empty() || self.client_ports == 0) {
             return Err(invalid("offers", "sec-agree needs at least one offer and one client port"));
@@ -278,6 +337,12 @@ impl Config {
             return Err(invalid("offers", format!("{} with {} is no pair", bad.alg.token(), bad.ealg.token())));
         }
         Ok(())
+    }
+
+    /// Whether a challenge with this algorithm can be answered.
+    pub(crate) fn knows(&self, algorithm: DigestAlgorithm) -> bool {
+        let is_own = algorithm.is_aka() != self.password.is_some();
+        is_own && (self.digest.is_empty() || self.digest.contains(&DigestName(algorithm)))
     }
 }
 
@@ -303,6 +368,18 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.wiring().sip.iter().filter(|l| l.protected).count(), 5);
         assert_eq!(Config { sec_agree: false, ..config }.wiring().sip.len(), 1);
+    }
+
+    #[test]
+    fn a_password_stands_without_ipsec_and_is_never_printed() {
+        let text = "password = 'Circle Of Life'\ndigest = ['sha-256']";
+        let config: Config = ims_core::config::parse("t", text).unwrap();
+        assert!(!format!("{config:?}").contains("Circle"));
+        assert!(config.knows(DigestAlgorithm::Sha256) && !config.knows(DigestAlgorithm::Md5));
+        assert!(config.check().is_err());
+        let config = Config { sec_agree: false, ..config };
+        assert!(config.check().is_ok() && config.usim().unwrap().is_none());
+        assert!(ims_core::config::parse::<Config>("t", "digest = ['SHA-1']").is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum Fault {
     NoChallenge(&'static str),
     #[error("the challenge is for the realm {0}, not for the home domain")]
     WrongRealm(String),
-    #[error("the challenge asks for the algorithm {0}, not for AKA")]
+    #[error("the challenge asks for the algorithm {0}, which this handset does not know")]
     WrongAlgorithm(String),
     #[error("the nonce is not base64 of RAND and AUTN")]
     BadNonce,
@@ -99,6 +99,8 @@ pub enum Failure {
     Transport(String),
     #[error("{0}")]
     Fault(Fault),
+    #[error("the password was refused: the network challenges again, and not because the nonce was too old")]
+    PasswordRefused,
     #[error("challenged {0} times in one attempt (TS 24.229 5.1.1.5.12)")]
     TooManyChallenges(u32),
     #[error("security associations could not be set up here: {0}")]
@@ -122,6 +124,7 @@ impl Failure {
             Self::Timeout => "timeout".into(),
             Self::Transport(_) => "transport".into(),
             Self::Fault(fault) => format!("fault-{}", fault.name()),
+            Self::PasswordRefused => "password-refused".into(),
             Self::TooManyChallenges(_) => "too-many-challenges".into(),
             Self::Sa(_) => "sa-refused".into(),
             Self::SaSilent => "sa-silent".into(),

@@ -12,7 +12,7 @@ mod register;
 mod request;
 mod sa;
 
-pub use config::{Config, Key, Quirk};
+pub use config::{Config, DigestName, Key, Password, Quirk};
 pub use error::{Failure, Fault};
 pub use register::{Binding, Procedure};
 
@@ -26,7 +26,7 @@ use ims_sip::endpoint::{ClientFailure, ClientTx, EndpointConfig, LocateConfig, S
 use ims_sip::locate::StaticHops;
 use ims_sip::{Endpoint, Message, Method, SipEvent};
 use register::Attempt;
-use request::AkaCredential;
+use request::DigestCredential;
 use sa::Sets;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -81,14 +81,15 @@ pub struct Report {
 pub struct Ue {
     pub(crate) config: Config,
     pub(crate) identity: Identity,
-    pub(crate) usim: Usim,
+    /// None for who has a password.
+    pub(crate) usim: Option<Usim>,
     pub(crate) sip: Endpoint,
     pub(crate) timers: Timers<Timer>,
     pub(crate) dialog: Dialog,
     pub(crate) attempt: Option<Attempt>,
     pub(crate) binding: Option<Binding>,
     /// The last answer that the network accepted; repeated with a higher nonce count (TS 24.229 5.1.1.4).
-    pub(crate) last_auth: Option<AkaCredential>,
+    pub(crate) last_auth: Option<DigestCredential>,
     pub(crate) sets: Sets,
     pub(crate) failed_in_row: u32,
     pub(crate) last_failure: Option<String>,

@@ -119,9 +119,9 @@ impl Ue {
         }
         let path = self.sets.established().map_or(Path::Clear, |s| Path::Set(s.set.spi_us));
         let wants_sets = self.config.sec_agree && (fresh || path != Path::Clear);
-        let credential = self.last_auth.as_mut().map_or(Credential::Empty, |aka| {
-            aka.nc += 1;
-            Credential::Aka(aka.clone())
+        let credential = self.last_auth.as_mut().map_or(Credential::Empty, |answer| {
+            answer.nc += 1;
+            Credential::Answer(answer.clone())
         });
         let mut attempt = Attempt {
             procedure,
@@ -160,9 +160,9 @@ impl Ue {
             let how = if set.is_some() { "inside the security associations" } else { "in clear" };
             let what = match (&credential, attempt.asked) {
                 (Credential::Empty, _) => "without an answer yet",
-                (Credential::Aka(_), 0) => "with expiry 0",
-                (Credential::Aka(_), _) if challenged > 0 => "with the answer to the challenge",
-                (Credential::Aka(_), _) => "with the answer known from before",
+                (Credential::Answer(_), 0) => "with expiry 0",
+                (Credential::Answer(_), _) if challenged > 0 => "with the answer to the challenge",
+                (Credential::Answer(_), _) => "with the answer known from before",
                 (Credential::MacFailure { .. }, _) => "saying that AUTN is wrong",
                 (Credential::SyncFailure { .. }, _) => "asking for resynchronisation (AUTS)",
             };
@@ -269,9 +269,7 @@ impl Ue {
             self.forget(ctx);
             return Ok(());
         }
-        if let Credential::Aka(aka) = &attempt.credential {
-            self.last_auth = Some(aka.clone());
-        }
+        self.keep_answer(attempt, message);
         if attempt.procedure == Procedure::Query {
             // A challenge of the query may have made a new set.
             let until = self.binding.as_ref().map_or(ctx.now, |b| b.expires);
@@ -309,16 +307,27 @@ impl Ue {
         Ok(())
     }
 
+    /// What was accepted is good for the next request, by the next nonce if there is one (RFC 7616 3.5).
+    fn keep_answer(&mut self, attempt: &Attempt, message: &Message) {
+        if let Credential::Answer(answer) = &attempt.credential {
+            self.last_auth = Some(answer.clone());
+        }
+        let info = message.first::<AuthenticationInfo<'_>>().ok().flatten();
+        if let (Some(next), Some(last)) = (info.and_then(|i| i.0.get("nextnonce")), &mut self.last_auth) {
+            (last.nonce, last.nc) = (next.into_owned(), 0);
+        }
+    }
+
     /// Authentication-Info is optional; when it proves something, it must be true.
     fn check_rspauth(&mut self, attempt: &Attempt, message: &Message) {
         let Ok(Some(info)) = message.first::<AuthenticationInfo<'_>>() else {
             return;
         };
         let Some(rspauth) = info.0.get("rspauth") else { return };
-        let Credential::Aka(aka) = &attempt.credential else {
+        let Credential::Answer(answer) = &attempt.credential else {
             return;
         };
-        let expected = aka.expected_rspauth(self.identity.impi.as_str(), &self.registrar_uri());
+        let expected = answer.expected_rspauth(self.identity.impi.as_str(), &self.registrar_uri());
         if !ims_sip::digest::matches(&expected, &rspauth) {
             self.note(&Fault::WrongRspauth);
         }
@@ -399,7 +408,7 @@ impl Ue {
     ) {
         let id = self.request_id();
         let expires = ctx.now + TEMPORARY_LIFETIME;
-        let keys = ims_core::sa::SaKeys { ck: verified.ck().clone(), ik: verified.ik().clone() };
+        let keys = ims_core::sa::SaKeys { ck: verified.ck.clone(), ik: verified.ik.clone() };
         self.step(ctx.now, || {
             format!(
                 "security associations {}/{}: us {}:{}/{} to them {}/{}",

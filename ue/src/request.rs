@@ -8,6 +8,7 @@ use ims_core::{Ctx, Secret};
 use ims_sip::digest::{Credentials, DigestAlgorithm, DigestInput, response, rspauth};
 use ims_sip::{Message, Name};
 use std::net::SocketAddr;
+use zeroize::Zeroizing;
 
 /// What the Authorization of a REGISTER is made from.
 #[derive(Clone, Debug)]
@@ -15,39 +16,55 @@ pub(crate) enum Credential {
     /// Nothing known yet: username, realm, uri, and empty nonce and response (TS 24.229 5.1.1.2.2).
     Empty,
     /// The answer to a challenge, or its repetition with a higher nonce count.
-    Aka(AkaCredential),
+    Answer(DigestCredential),
     /// AUTN did not verify: empty response, no auts (TS 24.229 5.1.1.5.3).
     MacFailure { realm: String, nonce: String },
     /// SQN out of range: auts, and a response made with an empty password (RFC 3310 3.4).
-    SyncFailure { challenge: AkaCredential, auts: String },
+    SyncFailure { challenge: DigestCredential, auts: String },
 }
 
-/// The parts of a challenge that the answer repeats, and what the USIM gave.
+/// The parts of a challenge that the answer repeats, and what the USIM gave, or the password.
 #[derive(Clone, Debug)]
-pub(crate) struct AkaCredential {
+pub(crate) struct DigestCredential {
     pub(crate) realm: String,
     pub(crate) nonce: String,
     pub(crate) opaque: Option<String>,
     pub(crate) algorithm: DigestAlgorithm,
     pub(crate) qop: Option<&'static str>,
-    pub(crate) res: Res,
-    pub(crate) ck: Secret<16>,
-    pub(crate) ik: Secret<16>,
+    pub(crate) secret: Known,
     pub(crate) nc: u32,
     pub(crate) cnonce: String,
 }
 
-/// RES, kept out of logs.
+/// What both sides know, kept out of logs.
 #[derive(Clone)]
-pub(crate) struct Res(pub(crate) Vec<u8>);
+pub(crate) enum Known {
+    Aka { res: Zeroizing<Vec<u8>>, ck: Secret<16>, ik: Secret<16> },
+    Password(Zeroizing<Vec<u8>>),
+}
 
-impl std::fmt::Debug for Res {
+impl Known {
+    fn credentials(&self) -> Credentials<'_> {
+        match self {
+            Self::Aka { res, ck, ik } => Credentials::Aka { res, ik, ck },
+            Self::Password(password) => Credentials::Password(password),
+        }
+    }
+
+    /// One bit off, for who misbehaves.
+    fn spoil(&mut self) {
+        let (Self::Aka { res: secret, .. } | Self::Password(secret)) = self;
+        secret.iter_mut().take(1).for_each(|b| *b ^= 1);
+    }
+}
+
+impl std::fmt::Debug for Known {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[secret]")
     }
 }
 
-impl AkaCredential {
+impl DigestCredential {
     fn digest(&self, username: &str, uri: &str, of_server: bool) -> String {
         let nc = format!("{:08x}", self.nc);
         let input = DigestInput {
@@ -62,7 +79,7 @@ impl AkaCredential {
             cnonce: self.qop.map(|_| self.cnonce.as_str()),
             body: b"",
         };
-        let credentials = Credentials::Aka { res: &self.res.0, ik: &self.ik, ck: &self.ck };
+        let credentials = self.secret.credentials();
         if of_server { rspauth(&input, &credentials) } else { response(&input, &credentials) }
     }
 
@@ -113,7 +130,9 @@ impl Ue {
             m.set(Name::Contact, self.contact_header(attempt));
             m.set(Name::Expires, attempt.asked);
         }
-        m.set(Name::Authorization, self.authorization(credential, &uri, ctx));
+        if !(self.config.quirk == Some(Quirk::NoAuthorization) && matches!(credential, Credential::Empty)) {
+            m.set(Name::Authorization, self.authorization(credential, &uri, ctx));
+        }
         m.set(Name::Supported, if attempt.offer.is_some() { "path, sec-agree" } else { "path" });
         if let Some(offer) = &attempt.offer {
             self.add_sec_agree(&mut m, offer, verify);
@@ -173,17 +192,24 @@ impl Ue {
             format!("Digest username=\"{username}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"{uri}\",response=\"\"")
         };
         let mut header = match credential {
-            Credential::Empty => empty(&self.config.home_domain, ""),
+            Credential::Empty => {
+                let named = match self.config.digest.as_slice() {
+                    [only] => format!(",algorithm={}", only.0.token()),
+                    _ => String::new(),
+                };
+                empty(&self.config.home_domain, "") + &named
+            }
             Credential::MacFailure { realm, nonce } => empty(realm, nonce),
             Credential::SyncFailure { challenge, auts } => challenge.header(username, uri, Some(auts)),
-            Credential::Aka(aka) => {
-                let mut aka = aka.clone();
+            Credential::Answer(answer) => {
+                let mut answer = answer.clone();
                 match self.config.quirk {
-                    Some(Quirk::WrongRes) => aka.res.0.iter_mut().take(1).for_each(|b| *b ^= 1),
-                    Some(Quirk::WrongNonce) => aka.nonce = base64_of(&ctx.rng.bytes::<32>()),
+                    Some(Quirk::WrongRes) => answer.secret.spoil(),
+                    Some(Quirk::WrongNonce) => answer.nonce = base64_of(&ctx.rng.bytes::<32>()),
+                    Some(Quirk::SameCount) => answer.nc = 1,
                     _ => {}
                 }
-                aka.header(username, uri, None)
+                answer.header(username, uri, None)
             }
         };
         if self.config.quirk == Some(Quirk::ClaimsProtection) {

@@ -4,11 +4,12 @@ mod load;
 mod register;
 
 use clap::{Args, Parser, Subcommand};
+use ims_sip::digest::DigestAlgorithm;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use ue::config::{GmTransport, SimAlgorithm};
-use ue::{Config, Key};
+use ue::{Config, DigestName, Key, Password};
 
 #[derive(Parser)]
 #[command(name = "ue", version, about = "Simulated IMS handsets: registration with AKA, sec-agree and IPsec")]
@@ -44,6 +45,21 @@ struct Subscription {
     /// File with lines `k = HEX` and `opc = HEX` (or `op = HEX`), instead of --k and --opc.
     #[arg(long)]
     key_file: Option<PathBuf>,
+    /// A password instead of a SIM (SIP Digest); goes with --no-sec-agree.
+    #[arg(long, conflicts_with = "password_file")]
+    password: Option<String>,
+    /// File whose first line is the password.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Digest algorithm that the handset knows, such as AKAv2-SHA-256 or SHA-256 (repeat for several); all unless given.
+    #[arg(long = "digest", value_name = "ALGORITHM")]
+    digest: Vec<String>,
+    /// Private identity, if not the one derived from the IMSI.
+    #[arg(long)]
+    impi: Option<String>,
+    /// Public identity to register, if not the one derived from the IMSI.
+    #[arg(long)]
+    impu: Option<String>,
     /// Home network domain name.
     #[arg(long, default_value = "ims.mnc001.mcc001.3gppnetwork.org")]
     domain: String,
@@ -81,12 +97,29 @@ impl Subscription {
             k: key("k", &k)?,
             opc: opc.map(|hex| key("opc", &hex)).transpose()?,
             op: op.map(|hex| key("op", &hex)).transpose()?,
+            password: self.password()?,
+            digest: self.digest.iter().map(|name| digest(name)).collect::<Result<_, _>>()?,
+            impi: self.impi.clone(),
+            impu: self.impu.clone(),
             home_domain: self.domain.clone(),
             pcscf: self.pcscf,
             expires: self.expires,
             ..Config::default()
         })
     }
+}
+
+impl Subscription {
+    fn password(&self) -> Result<Option<Password>, String> {
+        let Some(file) = &self.password_file else { return Ok(self.password.clone().map(Password::new)) };
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let line = text.lines().next().ok_or_else(|| format!("{}: is empty", file.display()))?;
+        Ok(Some(Password::new(line.to_owned())))
+    }
+}
+
+fn digest(name: &str) -> Result<DigestName, String> {
+    DigestAlgorithm::from_token(name).map(DigestName).ok_or_else(|| format!("--digest: {name} is not known"))
 }
 
 pub(crate) fn main() -> ExitCode {
