@@ -19,6 +19,8 @@ mod ts24229 {
     mod c5_3_1;
     #[path = "5_4_1_2.rs"]
     mod c5_4_1_2;
+    #[path = "5_4_1_2_1a.rs"]
+    mod c5_4_1_2_1a;
     #[path = "5_4_1_4.rs"]
     mod c5_4_1_4;
     #[path = "7_7.rs"]
@@ -28,6 +30,8 @@ mod ts24229 {
 mod ts33203 {
     #[path = "annex_h.rs"]
     mod annex_h;
+    #[path = "annex_n.rs"]
+    mod annex_n;
     #[path = "7_1.rs"]
     mod c7_1;
     #[path = "7_4.rs"]

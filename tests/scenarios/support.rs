@@ -131,3 +131,20 @@ pub(crate) fn assert_nothing_left(lab: &mut ims_tests::Lab) {
     );
     assert_eq!(lab.world.sa_sets(lab.pcscf), 0, "nor in the kernel");
 }
+
+/// Status of every final answer that a node gave to whoever is no node of this world, in order.
+pub(crate) fn answers(lab: &ims_tests::Lab, from: &str) -> Vec<u16> {
+    let sent = |e: &&ims_tests::Entry| lab.world.name(e.from) == from && e.to.is_none();
+    let sip = lab.world.trace.iter().filter(sent).filter_map(|e| match &e.what {
+        ims_tests::What::Sip { bytes, .. } => Message::parse(bytes.clone()).ok(),
+        _ => None,
+    });
+    sip.filter(|m| !m.is_request() && m.status() >= 200).map(|m| m.status()).collect()
+}
+
+/// What the operator is told while `run` runs.
+pub(crate) fn sentences<T>(run: impl FnOnce() -> T) -> (T, Vec<String>) {
+    let told = Told::listen();
+    let result = run();
+    (result, std::mem::take(&mut *told.lines.lock().unwrap()))
+}
