@@ -147,7 +147,7 @@ mod tests {
         let mut made = Registration::new(Impi::parse("a@b").unwrap(), Impu::parse("sip:a@b").unwrap(), profile, at);
         let headers = "Path: <sip:p1;lr>,<sip:p2;lr>\r\nContact: <sip:a@[2001:db8::1]:5>;q=0.5;+sip.instance=\"<urn:x>\";reg-id=2;\
                        +g.x=\"a\\\"b\u{e9}\";expires=600\r\n";
-        made.bindings = made.after(&wish(headers).unwrap(), at, 10).unwrap();
+        made.bindings = made.after(&wish(headers).unwrap(), at, &crate::config::Registration::default()).unwrap();
         made
     }
 
