@@ -108,7 +108,7 @@ mod tests {
             insert("1", &["c"]),
         ];
         for step in &steps {
-            let outcome = sqlite.perform(&[step.clone()]).await.pop().unwrap();
+            let outcome = sqlite.perform(std::slice::from_ref(step)).await.pop().unwrap();
             assert_eq!(outcome, memory.perform(step.clone()), "{step:?}");
         }
         let (mut sqlite, mut memory) = (Sqlite::open(&folder.join("y.db")).await.unwrap(), MemoryStore::default());
