@@ -67,7 +67,8 @@ impl Page {
     fn check_histograms(&self) {
         let mut last: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
         for (id, value) in &self.samples {
-            let Some((before, le)) = id.split_once("le=\"") else { continue };
+            let bucket = id.contains("_bucket{").then(|| id.rsplit_once("le=\""));
+            let Some((before, le)) = bucket.flatten() else { continue };
             let le = le.trim_end_matches("\"}").replace("+Inf", "inf").parse().expect(id);
             last.entry(before.trim_end_matches(',').into()).or_default().push((le, *value));
         }
