@@ -32,7 +32,7 @@ pub(crate) struct Add {
     /// OP as 32 hex digits; OPc is computed from it
     #[arg(long, conflicts_with = "key_file")]
     op: Option<String>,
-    /// File with lines `k=...` and `opc=...` or `op=...` (`-`: standard input)
+    /// File with lines `k=...` and `opc=...` or `op=...`, or with one `password=...` (`-`: standard input)
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// AMF as 4 hex digits
@@ -44,6 +44,13 @@ pub(crate) struct Add {
     /// milenage, tuak or xor
     #[arg(long)]
     algorithm: Option<String>,
+    /// Password of a softphone instead of the keys of a SIM (SIP Digest). Visible in the process list: prefer --key-file with
+    /// a line `password=...`
+    #[arg(long, conflicts_with_all = ["k", "opc", "op", "key_file", "algorithm", "amf"])]
+    password: Option<String>,
+    /// Realm of the password, if not the home domain
+    #[arg(long)]
+    realm: Option<String>,
     /// Private identity, if not the one derived from the IMSI
     #[arg(long)]
     impi: Option<String>,
@@ -84,11 +91,13 @@ impl Add {
         set("msisdn", self.msisdn.clone());
         set("algorithm", self.algorithm.clone());
         set("impi", self.impi.clone());
+        set("password", self.password.clone());
+        set("realm", self.realm.clone());
         if let Some(file) = &self.key_file {
             for (name, value) in read_keys(file)? {
                 set(&name, Some(value));
             }
-        } else if self.k.is_none() && std::io::stdin().is_terminal() {
+        } else if self.k.is_none() && self.password.is_none() && std::io::stdin().is_terminal() {
             set("k", Some(ask("K (32 hex digits): ")?));
             if self.op.is_none() && self.opc.is_none() {
                 set("opc", Some(ask("OPc (32 hex digits): ")?));
@@ -113,8 +122,8 @@ fn read_keys(file: &std::path::Path) -> Result<Vec<(String, String)>> {
             line.split_once('=').with_context(|| format!("{}: write lines as k=HEX and opc=HEX", file.display()))?;
         let name = name.trim().to_ascii_lowercase();
         anyhow::ensure!(
-            matches!(name.as_str(), "k" | "op" | "opc" | "top" | "topc" | "amf"),
-            "{}: '{name}' is none of k, op, opc, top, topc, amf",
+            matches!(name.as_str(), "k" | "op" | "opc" | "top" | "topc" | "amf" | "password"),
+            "{}: '{name}' is none of k, op, opc, top, topc, amf, password",
             file.display()
         );
         keys.push((name, value.trim().to_owned()));

@@ -21,6 +21,8 @@ mod ts24229 {
     mod c5_4_1_2;
     #[path = "5_4_1_2_1a.rs"]
     mod c5_4_1_2_1a;
+    #[path = "5_4_1_2_cases.rs"]
+    mod c5_4_1_2_cases;
     #[path = "5_4_1_4.rs"]
     mod c5_4_1_4;
     #[path = "7_7.rs"]
