@@ -82,6 +82,8 @@ impl<N: Node> Bench<N> {
                 }
             }
             Action::SendDiameter { bytes, .. } => self.hss(|hss, ctx| hss.on_message(LINK, bytes, ctx), events),
+            // Restarts are the matter of the scenarios.
+            Action::Put(_) | Action::Delete { .. } => {}
             other => panic!("unexpected {other:?}"),
         }
     }
