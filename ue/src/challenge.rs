@@ -137,7 +137,15 @@ impl Ue {
             return Ok(());
         };
         if servers.is_empty() {
-            if !self.config.allow_unprotected || attempt.path != Path::Clear {
+            if attempt.path != Path::Clear {
+                // The offer names what the set in use has: there can be no new one (TS 33.203 7.1). We begin again.
+                return Err(Failure::Refused {
+                    status: 401,
+                    reason: "challenged again without a new agreement".into(),
+                    retry_after: None,
+                });
+            }
+            if !self.config.allow_unprotected {
                 return Err(self.fatal(Fault::NoSecurityServer));
             }
             self.step(ctx.now, || "no Security-Server: going on in clear".to_owned());
