@@ -222,8 +222,11 @@ impl Pcscf {
                     "the lifetime of an SA set was not extended, the UE will have to register again: {e}"
                 );
                 if e == SaError::NotFound {
-                    self.count("sa-set-lost");
-                    self.remove_set(set, ctx);
+                    // What an earlier run put in is found only once it is adopted.
+                    if self.adopted {
+                        self.count("sa-set-lost");
+                        self.remove_set(set, ctx);
+                    }
                     // One is missing: what else?
                     self.audit(ctx);
                 }

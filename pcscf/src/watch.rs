@@ -71,10 +71,12 @@ impl Usage {
 }
 
 impl Pcscf {
-    /// From the first set on, until there is none.
+    /// From the first set on, until there is none; soon, while sets of an earlier run are not adopted.
     pub(crate) fn audit_later(&mut self, now: Time) {
+        let timers = &self.config.timers;
+        let pause = if self.adopted { timers.sa_audit.0 } else { timers.kernel_answer.0.min(timers.sa_audit.0) };
         if self.sets.len() > 0 {
-            self.timers.set(Timer::Audit, now + self.config.timers.sa_audit.0);
+            self.timers.set(Timer::Audit, now + pause);
         }
     }
 
