@@ -462,10 +462,16 @@ impl World {
             Action::Sa { id: request, change } => {
                 let host = &mut self.hosts[id.0];
                 let result = host.sas.change(change, host.clock.read(self.now));
+                if let Err(error) = &result {
+                    self.note(id, format!("kernel: {error}"));
+                }
                 self.after(LOCAL, Due::Tell(id, Event::Sa { id: request, result }));
             }
             Action::SaAudit { id: request, adopt, .. } => {
                 let result = self.hosts[id.0].sas.audit(adopt);
+                if let Err(error) = &result {
+                    self.note(id, format!("kernel, asked for all it has: {error}"));
+                }
                 self.after(LOCAL, Due::Tell(id, Event::SaAudited { id: request, result }));
             }
             Action::Store { id: request, request: what } => {
