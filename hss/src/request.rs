@@ -161,6 +161,9 @@ fn open(entry: &mut Entry, impi: &Impi, ring: &KeyRing) -> Result<(), Refusal> {
     }
     let identity = entry.subscription.private_identity(impi);
     let identity = identity.ok_or_else(|| Refusal::UnknownPrivateIdentity { impi: impi.clone() })?;
-    entry.opened.push((impi.clone(), identity.unseal(ring)?));
+    let opened = identity.unseal(ring)?;
+    // Most have one.
+    entry.opened.reserve_exact(1);
+    entry.opened.push((impi.clone(), opened));
     Ok(())
 }

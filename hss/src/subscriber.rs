@@ -146,6 +146,15 @@ impl State {
         &mut self.sets[set]
     }
 
+    /// Nothing is pending for this private identity any more. An empty map that once had something still has room for it, and
+    /// there may be a hundred thousand of these in memory: it is made anew.
+    pub fn authenticated(&mut self, impi: &Impi) {
+        self.pending.remove(impi);
+        if self.pending.is_empty() {
+            self.pending = BTreeMap::new();
+        }
+    }
+
     /// The assignment ends with the last set that is registered or kept.
     pub fn release_if_idle(&mut self) {
         if self.sets.iter().all(|set| set.registered.is_empty() && !set.unregistered) {

@@ -19,8 +19,8 @@ pub(crate) struct Registration {
     /// The address of the UE, by which its packets come.
     pub(crate) ue: IpAddr,
     pub(crate) access: Access,
-    /// By the public identity of the REGISTER (To).
-    pub(crate) bindings: BTreeMap<Impu, Binding>,
+    /// By the public identity of the REGISTER (To). Mostly one, and the map has room for eleven: boxed, that costs little.
+    pub(crate) bindings: BTreeMap<Impu, Box<Binding>>,
     /// What is kept of it across restarts, as a digest; None: nothing.
     pub(crate) kept: Option<u64>,
 }
@@ -156,7 +156,7 @@ impl Contacts {
         let registration = self.registrations.get_mut(&id)?;
         take_out(&mut self.attempts, &registration.ue, id);
         self.changed.insert(id);
-        registration.bindings.insert(impu, binding);
+        registration.bindings.insert(impu, Box::new(binding));
         Some(registration)
     }
 
@@ -280,7 +280,7 @@ mod tests {
             associated: Vec::new(),
             expires: Time::from_secs(5),
         };
-        r.bindings.insert(Impu::parse("sip:a@b").unwrap(), binding);
+        r.bindings.insert(Impu::parse("sip:a@b").unwrap(), Box::new(binding));
     }
 
     #[test]

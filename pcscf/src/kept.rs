@@ -13,7 +13,7 @@ use bytes::Bytes;
 use ims_core::pack::{Damaged, Reader, Writer};
 use ims_core::sa::{AuthAlg, EncAlg, SaSet, Suite};
 use ims_core::{Action, Ctx, Flow, Impi, Impu, Kept, Time, Transport};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use tracing::{info, warn};
@@ -261,7 +261,7 @@ fn read(bytes: &[u8]) -> Result<Entry, Damaged> {
         }
         _ => return Err(Damaged),
     };
-    let bindings: BTreeMap<Impu, Binding> = r.list(read_binding)?.into_iter().collect();
+    let bindings = r.list(read_binding)?.into_iter().map(|(impu, binding)| (impu, Box::new(binding))).collect();
     r.end()?;
     Ok(Entry { registration: Registration { impi, token, ue, access, bindings, kept: None }, sets })
 }

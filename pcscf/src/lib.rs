@@ -469,7 +469,7 @@ impl Pcscf {
             sa["sets"] = sets.len().into();
             sa
         });
-        let entry = |(impu, b): (&ims_core::Impu, &contacts::Binding)| {
+        let entry = |(impu, b): (&ims_core::Impu, &Box<contacts::Binding>)| {
             json!({
                 "impi": registration.impi.as_str(),
                 "impu": impu.as_str(),

@@ -129,7 +129,8 @@ impl Message {
         }
         more(&mut avps);
         avps.raw(rest);
-        Message { body: avps.into_vec().into(), ..self.clone() }
+        // An answer is kept for a while: in no more room than it needs.
+        Message { body: avps.into_vec().into_boxed_slice().into(), ..self.clone() }
     }
 
     /// The same message under other identifiers.

@@ -39,7 +39,7 @@ fn register(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Sa
     }
     let mut state = view.state.clone();
     let terminate = take_over(&mut state, asking);
-    state.pending.remove(impi);
+    state.authenticated(impi);
     let set_state = state.set_mut(set);
     set_state.registered.insert(impi.clone());
     set_state.unregistered = false;
