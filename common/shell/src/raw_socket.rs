@@ -1,5 +1,5 @@
-//! What neither std nor socket2 reaches: ICMP errors of an unconnected UDP socket (IP_RECVERR, see ip(7)), and buffers beyond
-//! the system's limit (SO_RCVBUFFORCE, see socket(7)). The only unsafe code of the project.
+//! What neither std nor socket2 reaches: ICMP errors of an unconnected UDP socket (IP_RECVERR, see ip(7)), buffers beyond the
+//! system's limit (SO_RCVBUFFORCE, see socket(7)), and many datagrams in one call (recvmmsg(2)). The only unsafe code of the project.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +30,50 @@ fn set_option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int, valu
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Datagrams that one [`receive_many`] takes.
+pub(crate) const AT_ONCE: usize = 16;
+
+/// Takes up to [`AT_ONCE`] datagrams that have arrived, and gives each to `each` with its sender; says how many there were. `room`
+/// is shared out evenly among them.
+pub(crate) fn receive_many(
+    socket: &impl AsRawFd,
+    room: &mut [u8],
+    mut each: impl FnMut(&[u8], SocketAddr),
+) -> io::Result<usize> {
+    let size = room.len() / AT_ONCE;
+    let mut senders: [_; AT_ONCE] = std::array::from_fn(|_| socket2::SockAddrStorage::zeroed());
+    // SAFETY: all-zero bytes are valid for these C structures: null pointers and lengths of zero.
+    #[allow(unsafe_code)]
+    let (mut parts, mut headers) =
+        unsafe { (std::mem::zeroed::<[libc::iovec; AT_ONCE]>(), std::mem::zeroed::<[libc::mmsghdr; AT_ONCE]>()) };
+    for (((header, part), sender), slot) in
+        headers.iter_mut().zip(&mut parts).zip(&mut senders).zip(room.chunks_exact_mut(size.max(1)))
+    {
+        *part = libc::iovec { iov_base: slot.as_mut_ptr().cast(), iov_len: slot.len() };
+        header.msg_hdr.msg_name = std::ptr::from_mut(sender).cast();
+        header.msg_hdr.msg_namelen = sender.size_of();
+        header.msg_hdr.msg_iov = part;
+        header.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: every header points to a sender, a part and a slot of `room` of its own, with their true lengths, and all of them
+    // outlive the call; the kernel writes within them.
+    #[allow(unsafe_code)]
+    let count = unsafe {
+        let flags = libc::MSG_DONTWAIT as _;
+        libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), AT_ONCE as libc::c_uint, flags, std::ptr::null_mut())
+    };
+    let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+    for ((header, sender), slot) in headers.iter().zip(senders).zip(room.chunks_exact(size.max(1))).take(count) {
+        // SAFETY: the kernel has written an address of this length there.
+        #[allow(unsafe_code)]
+        let sender = unsafe { socket2::SockAddr::new(sender, header.msg_hdr.msg_namelen) };
+        if let (Some(sender), Some(bytes)) = (sender.as_socket(), slot.get(..header.msg_len as usize)) {
+            each(bytes, sender);
+        }
+    }
+    Ok(count)
 }
 
 /// One error: the destination of the datagram, and the errno. None when the queue is empty.

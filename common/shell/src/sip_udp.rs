@@ -1,8 +1,8 @@
 //! SIP over UDP: one socket for each address, so that a datagram's local address is known and answers leave from it.
 
-use crate::raw_socket;
+use crate::raw_socket::{self, AT_ONCE};
 use crate::world::{NodeIndex, World, lock};
-use bytes::BytesMut;
+use bytes::Bytes;
 use ims_core::{Event, Flow, FlowError, Packet, SendTag};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::VecDeque;
@@ -76,7 +76,7 @@ impl UdpPort {
     }
 
     pub(crate) fn receiver(&self, node: NodeIndex, socket: UdpSocket, local: SocketAddr) -> Receiver {
-        Receiver { node, socket, local, sent: self.sent.clone() }
+        Receiver { node, socket, local, sent: self.sent.clone(), dropped: 0 }
     }
 }
 
@@ -85,39 +85,50 @@ pub(crate) struct Receiver {
     socket: UdpSocket,
     local: SocketAddr,
     sent: Arc<Mutex<VecDeque<(SocketAddr, SendTag)>>>,
+    /// Datagrams that found the node's inbox full.
+    dropped: u64,
 }
 
 impl Receiver {
     /// Until the shell ends.
-    pub(crate) async fn run(self, world: Arc<World>) {
-        let mut buffer = BytesMut::with_capacity(4 * LARGEST);
-        let mut dropped = 0u64;
+    pub(crate) async fn run(mut self, world: Arc<World>) {
+        // Only what datagrams fill of it becomes memory.
+        let mut room = vec![0; AT_ONCE * LARGEST];
         loop {
             let Ok(ready) = self.socket.ready(Interest::READABLE | Interest::ERROR).await else { return };
             if ready.is_error() {
                 self.read_errors(&world);
             }
-            for _ in 0..BURST {
-                if buffer.capacity() < LARGEST {
-                    buffer = BytesMut::with_capacity(4 * LARGEST);
-                }
-                match self.socket.try_recv_buf_from(&mut buffer) {
-                    Ok((_, remote)) => {
-                        let bytes = buffer.split().freeze();
-                        let packet = Packet { flow: Flow::udp(self.local, remote), bytes };
-                        if !world.inbox(self.node).offer(Event::Sip(packet)) {
-                            dropped += 1;
-                            if dropped.is_power_of_two() {
-                                warn!(local = %self.local, dropped, "overload: datagrams dropped, the node's inbox is full");
-                            }
+            if !self.read_burst(&world, &mut room) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes what has arrived; says whether that was all.
+    fn read_burst(&mut self, world: &World, room: &mut [u8]) -> bool {
+        for _ in 0..BURST / AT_ONCE {
+            let (node, local, dropped) = (self.node, self.local, &mut self.dropped);
+            let read = self.socket.try_io(Interest::READABLE, || {
+                let count = raw_socket::receive_many(&self.socket, room, |bytes, remote| {
+                    let packet = Packet { flow: Flow::udp(local, remote), bytes: Bytes::copy_from_slice(bytes) };
+                    if !world.inbox(node).offer(Event::Sip(packet)) {
+                        *dropped += 1;
+                        if dropped.is_power_of_two() {
+                            warn!(%local, dropped, "overload: datagrams dropped, the node's inbox is full");
                         }
                     }
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                    Err(_) => self.read_errors(&world),
-                }
+                })?;
+                // Fewer than there was room for: to say so here spares the call that would find nothing.
+                if count < AT_ONCE { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match read {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => self.read_errors(world),
             }
-            tokio::task::yield_now().await;
         }
+        false
     }
 
     /// Reads what ICMP said about datagrams of ours.
