@@ -80,13 +80,15 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let load = |machine: &[IpAddr]| Settings::load(cli.config.as_deref(), machine);
+    if matches!(cli.command, Command::Up) {
+        let settings = load(&runtime.block_on(machine_addresses()))?;
+        ims_shell::init_logging(&settings.shell.log)?;
+        // With as many threads as the settings say.
+        return ims_shell::block_on(&settings.shell, up::run(&settings))?;
+    }
     runtime.block_on(async {
         match cli.command {
-            Command::Up => {
-                let settings = load(&machine_addresses().await)?;
-                ims_shell::init_logging(&settings.shell.log)?;
-                up::run(&settings).await
-            }
+            Command::Up => Ok(()), // above
             Command::Demo => demo::run().await,
             Command::DemoCore(core) => core.run().await,
             Command::DemoHandsets(handsets) => handsets.run().await,

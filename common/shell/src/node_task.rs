@@ -82,10 +82,17 @@ impl NodeTask {
         self.handle(Event::Start);
         self.settle().await;
         let mut batch = Vec::with_capacity(BATCH);
+        // One timer for good: it is moved only when the deadline is another.
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(tokio::time::Instant::now()));
         loop {
             let retry_at = self.keeping.as_ref().and_then(Keeping::retry_at);
             let deadline = earliest(self.node.deadline(), retry_at).map(|time| self.world.clock.instant(time));
+            if let Some(at) = deadline.filter(|at| *at != timer.deadline()) {
+                timer.as_mut().reset(at);
+            }
+            // What waits comes first; a deadline that has come is seen to after the batch.
             tokio::select! {
+                biased;
                 count = self.intake.next_batch(BATCH, &mut batch) => {
                     if count == 0 {
                         return;
@@ -94,7 +101,7 @@ impl NodeTask {
                     self.waits.observe(waited);
                     self.node.waited(waited, self.world.clock.now());
                 }
-                () = sleep_until(deadline) => {}
+                () = &mut timer, if deadline.is_some() => {}
             }
             for input in batch.drain(..) {
                 self.take(input);
@@ -288,12 +295,5 @@ fn kind(event: &Event) -> &'static str {
         Event::Timeout => "timeout",
         Event::Command(_) => "command",
         _ => "other",
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
