@@ -66,6 +66,9 @@ pub(crate) fn trim_str(text: &str) -> &str {
 
 /// Where the first `stop` outside quotes (and, with `angles`, outside `<...>`) stands.
 pub(crate) fn find_outside(text: &[u8], stop: u8, angles: bool) -> Option<usize> {
+    if !angles {
+        return find_unquoted(text, stop);
+    }
     let mut quoted = false;
     let mut inside = false;
     let mut at = 0;
@@ -74,14 +77,34 @@ pub(crate) fn find_outside(text: &[u8], stop: u8, angles: bool) -> Option<usize>
             b'\\' if quoted => at += 1,
             b'"' if !inside => quoted = !quoted,
             _ if quoted => {}
-            b'<' if angles => inside = true,
-            b'>' if angles => inside = false,
+            b'<' => inside = true,
+            b'>' => inside = false,
             b if *b == stop && !inside => return Some(at),
             _ => {}
         }
         at += 1;
     }
     None
+}
+
+/// Where the first `stop` outside quotes stands: from quote to quote, not byte by byte.
+fn find_unquoted(text: &[u8], stop: u8) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr2(b'"', stop, text.get(at..)?)?;
+        if text.get(at) == Some(&stop) {
+            return Some(at);
+        }
+        at += 1;
+        loop {
+            at += memchr::memchr2(b'"', b'\\', text.get(at..)?)?;
+            if text.get(at) == Some(&b'"') {
+                break;
+            }
+            at += 2;
+        }
+        at += 1;
+    }
 }
 
 /// The values of a comma list, without the blanks around them; the whole value when it is no list.
@@ -186,6 +209,27 @@ mod tests {
         assert_eq!(values(""), [""]);
         assert_eq!(values("a,\r\n b"), ["a", "b"]);
         assert_eq!(values("\"open, end"), ["\"open, end"]);
+    }
+
+    #[test]
+    fn looking_from_quote_to_quote_finds_what_looking_at_each_byte_finds() {
+        let slow = |text: &[u8]| {
+            let (mut quoted, mut escaped) = (false, false);
+            text.iter().position(|b| {
+                let stops = *b == b',' && !quoted;
+                match b {
+                    _ if escaped => escaped = false,
+                    b'\\' if quoted => escaped = true,
+                    b'"' => quoted = !quoted,
+                    _ => {}
+                }
+                stops
+            })
+        };
+        for number in 0..4usize.pow(7) {
+            let text: Vec<u8> = (0..7).map(|digit| b"a,\"\\"[number >> (2 * digit) & 3]).collect();
+            assert_eq!(find_outside(&text, b',', false), slow(&text), "{}", text.escape_ascii());
+        }
     }
 
     #[test]
