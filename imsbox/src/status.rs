@@ -70,10 +70,13 @@ fn registrations(out: &mut String, pcscf: &Value) {
     for one in all {
         let expires = one["expires_in_s"].as_u64().map_or("-".into(), |s| format!("{s} s"));
         let _ = writeln!(out, "  {}  ({})", text(one, "impu"), text(one, "impi"));
-        let _ = writeln!(out, "    contact {}  {}  expires in {expires}", text(one, "contact"), text(one, "transport"));
-        match &one["sa"] {
-            Value::Null => out.push_str("    no IPsec\n"),
-            sa => security(out, sa),
+        let heard = one["heard_s_ago"].as_u64().map_or(String::new(), |s| format!("  heard {s} s ago"));
+        let (contact, transport) = (text(one, "contact"), text(one, "transport"));
+        let _ = writeln!(out, "    contact {contact}  {transport}  expires in {expires}{heard}");
+        match list(one, "sa_sets") {
+            [] if one["sa"].is_null() => out.push_str("    no IPsec\n"),
+            [] => security(out, &one["sa"]),
+            sets => sets.iter().for_each(|sa| security(out, sa)),
         }
     }
 }

@@ -134,6 +134,11 @@ impl Wanted {
         })
     }
 
+    /// Whether it is a de-registration.
+    fn leaves(&self) -> bool {
+        matches!(self, Self::RemoveAll | Self::Bind { expires: 0, .. })
+    }
+
     /// What the S-CSCF granted for this contact: 0 when it is not bound any more, None when nothing was asked.
     fn granted(&self, answer: &Message) -> Result<Option<u32>, HeaderError> {
         let (contact, expires) = match self {
@@ -391,6 +396,10 @@ impl Pcscf {
     /// A final no of the S-CSCF over a set that was never confirmed: the attempt is over, but the answer still has to
     /// leave over that set. An error of the network, or "interval too brief", leaves the UE free to try again.
     fn on_rejected(&mut self, forwarded: &Forwarded, status: u16, ctx: &mut Ctx<'_>) {
+        // A UE that leaves and that the home network does not know (a de-REGISTER repeated, the first answer lost) is gone.
+        if forwarded.from.set.is_some() && forwarded.claim.wanted.leaves() && matches!(status, 403 | 404) {
+            return self.unbind(forwarded, ctx);
+        }
         let is_final = matches!(status, 400..=499 | 600..=699) && !matches!(status, 407 | 408 | 423 | 480);
         let Some(set) = forwarded.from.set.filter(|_| is_final) else {
             return;

@@ -48,6 +48,7 @@ mod ts29228 {
 }
 
 mod restart {
+    mod pcscf;
     mod scscf;
 }
 

@@ -90,3 +90,80 @@ fn a_handset_that_lost_its_associations_comes_back() {
     lab.rest();
     assert_eq!(lab.ue(0)["state"], "registered");
 }
+
+/// The hard lifetime in the kernel is that of the registration and a margin, and a refresh moves it.
+#[test]
+fn the_kernels_lifetime_follows_the_registration() {
+    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 600\ndefault_expires = 600"));
+    lab.register(0).unwrap();
+    let margin = |lab: &Lab, granted_at: ims_core::Time| {
+        let lifetimes = lab.world.sa_lifetimes(lab.pcscf);
+        assert_eq!(lifetimes.len(), 1);
+        let over = lifetimes[0].since(granted_at + Duration::from_secs(600));
+        assert!(over > Duration::from_secs(29) && over <= Duration::from_secs(30), "{over:?}");
+    };
+    margin(&lab, lab.world.now);
+    lab.world.run_for(Duration::from_secs(200));
+    lab.refresh(0).unwrap();
+    margin(&lab, lab.world.now);
+}
+
+/// The kernel ends a set before its time: whoever is registered over it alone is not registered any more, here and on disk.
+#[test]
+fn an_early_expiry_in_the_kernel_ends_the_registration() {
+    let mut config = LabConfig::default().with_registration("max_expires = 600\ndefault_expires = 600");
+    config.ue.retry = Some(ims_core::config::Span::secs(30));
+    let mut lab = Lab::new(config);
+    lab.register(0).unwrap();
+    lab.world.cut_sas_short(lab.pcscf, lab.world.now + Duration::from_secs(20));
+    lab.world.run_for(Duration::from_secs(21));
+    assert_eq!((lab.registered_at_pcscf(), lab.world.sa_sets(lab.pcscf), lab.world.kept(lab.pcscf)), (0, 0, 0));
+    assert_eq!(lab.refusals(lab.pcscf, "sa-expired-early"), 1);
+    lab.world.run_for(Duration::from_secs(900));
+    lab.rest();
+    assert_eq!((lab.ue(0)["state"].as_str(), lab.registered_at_pcscf()), (Some("registered"), 1));
+}
+
+/// A lifetime in the kernel that is shorter than ours is found and moved.
+#[test]
+fn a_lifetime_that_drifted_is_set_right() {
+    let mut lab = Lab::new(LabConfig::default());
+    lab.register(0).unwrap();
+    let right = lab.world.sa_lifetimes(lab.pcscf);
+    lab.world.cut_sas_short(lab.pcscf, lab.world.now + Duration::from_secs(100));
+    lab.world.run_for(Duration::from_secs(101));
+    assert_eq!((lab.world.sa_lifetimes(lab.pcscf), lab.registered_at_pcscf()), (right, 1));
+    assert_eq!(lab.refusals(lab.pcscf, "sa-extended-again"), 1);
+}
+
+/// One association of a set is gone from the kernel, unnoticed: within a minute the registration is corrected, what is left
+/// of the set is removed, and the handset, which hears nothing at its next refresh, comes back.
+#[test]
+fn a_set_that_is_not_whole_any_more_is_found() {
+    let mut config = LabConfig { handsets: 2, ..LabConfig::default() };
+    config = config.with_registration("max_expires = 600\ndefault_expires = 600");
+    config.ue.retry = Some(ims_core::config::Span::secs(30));
+    let mut lab = Lab::new(config);
+    lab.register(0).unwrap();
+    lab.register(1).unwrap();
+    lab.world.lose_one_sa(lab.pcscf);
+    lab.world.run_for(Duration::from_secs(61));
+    assert_eq!((lab.registered_at_pcscf(), lab.world.sa_sets(lab.pcscf)), (1, 1));
+    assert_eq!(lab.refusals(lab.pcscf, "sa-set-lost"), 1);
+    lab.world.run_for(Duration::from_secs(900));
+    lab.rest();
+    assert_eq!((lab.registered_at_pcscf(), lab.world.sa_sets(lab.pcscf)), (2, 2));
+}
+
+/// A phone that says nothing for hours is there until its registration ends; the status tells since when it is silent.
+#[test]
+fn silence_never_deregisters() {
+    let mut lab = Lab::new(LabConfig::default().with_registration("max_expires = 36000\ndefault_expires = 36000"));
+    lab.register(0).unwrap();
+    lab.world.crash(lab.ues[0]);
+    lab.world.run_for(Duration::from_secs(30_000));
+    let shown = &lab.world.snapshot(lab.pcscf)["registrations"][0];
+    assert!(shown["heard_s_ago"].as_u64().is_some_and(|s| s >= 29_900), "{shown}");
+    assert!(shown["sa"]["packets_in"].as_u64().is_some_and(|n| n > 0), "{shown}");
+    assert_eq!(lab.world.sa_sets(lab.pcscf), 1);
+}

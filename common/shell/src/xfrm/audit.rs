@@ -31,10 +31,11 @@ type FoundSas = BTreeMap<(IpAddr, u32), Found>;
 
 impl Machine {
     pub(super) async fn on_audit(&mut self, owner: usize, side: SaSide, adopt: Vec<SaSet>) -> Result<SaAudit, SaError> {
-        let fresh: Vec<SaSet> = adopt.into_iter().filter(|set| self.adopt(owner, side, set)).collect();
         let ports = self.ports_of(owner);
         let found = self.our_sas(&ports).await?;
-        self.settle_adopted(&fresh, side, &found);
+        for set in adopt {
+            self.adopt(owner, side, &set, &found);
+        }
         let (policies, mut deletions) = self.our_policies(&ports).await?;
 
         let known: BTreeSet<(IpAddr, u32)> = self.sets.keys().flatten().copied().collect();
@@ -63,42 +64,17 @@ impl Machine {
         self.ports.iter().filter(|p| p.owner == owner).map(|p| p.addr).collect()
     }
 
-    /// Whether it is new to us. When it was added, and whether it is there at all, the dump will say.
-    fn adopt(&mut self, owner: usize, side: SaSide, set: &SaSet) -> bool {
+    /// A set that is not there wholly is not adopted: what is left of it goes with the strays.
+    fn adopt(&mut self, owner: usize, side: SaSide, set: &SaSet, found: &FoundSas) {
         let key = set_key(set);
+        let added: Vec<Time> = key.iter().filter_map(|sa| found.get(sa)).map(|found| found.added).collect();
+        let Some(added) = added.iter().max().filter(|_| added.len() == key.len()) else { return };
         if self.sets.contains_key(&key) {
-            return false;
+            return;
         }
-        let installed = Installed { added: Time::EPOCH, keys: None, sides: vec![(owner, side)] };
-        self.sets.insert(key, (*set, installed));
+        self.sets.insert(key, (*set, Installed { added: *added, keys: None, sides: vec![(owner, side)] }));
         for (key, spi) in policy_keys(set, side) {
             self.policies.entry(key).or_default().push_back(spi);
-        }
-        true
-    }
-
-    /// A set that is not there wholly is not adopted: what is left of it goes with the strays.
-    fn settle_adopted(&mut self, fresh: &[SaSet], side: SaSide, found: &FoundSas) {
-        for set in fresh {
-            let key = set_key(set);
-            let added = key.iter().filter_map(|sa| found.get(sa)).map(|found| found.added);
-            match (added.clone().count(), added.max()) {
-                (4, Some(added)) => {
-                    if let Some((_, installed)) = self.sets.get_mut(&key) {
-                        installed.added = added;
-                    }
-                }
-                _ => {
-                    self.sets.remove(&key);
-                    for (key, spi) in policy_keys(set, side) {
-                        let Some(claims) = self.policies.get_mut(&key) else { continue };
-                        claims.retain(|other| *other != spi);
-                        if claims.is_empty() {
-                            self.policies.remove(&key);
-                        }
-                    }
-                }
-            }
         }
     }
 
