@@ -22,11 +22,6 @@
 // looked up by key, and nothing a node sees depends on their order.
 #![allow(clippy::disallowed_methods)]
 
-/// Messages come in one thread and go in another, and a storm's memory is to be given back: both are where the system's own
-/// allocator is weak.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 pub mod addresses;
 mod diameter_tcp;
 mod dns;

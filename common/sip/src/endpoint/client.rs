@@ -255,7 +255,7 @@ impl Endpoint {
 
     fn launch(&mut self, id: u64, attempt: Attempt, bytes: Bytes, ctx: &mut Ctx<'_>) {
         let flow = attempt.flow;
-        self.attempts.insert(id, attempt);
+        self.attempts.insert(id, Box::new(attempt));
         self.bind(&flow, Key::Attempt(id));
         self.send(flow, bytes, tag_of(Key::Attempt(id)), ctx);
         self.settle_attempt(id);
@@ -526,7 +526,7 @@ impl Endpoint {
 
     /// The connection closed under an attempt.
     pub(super) fn on_attempt_cut(&mut self, id: u64, ctx: &mut Ctx<'_>) {
-        if self.attempts.get(&id).is_some_and(Attempt::is_unheard) {
+        if self.attempts.get(&id).is_some_and(|attempt| attempt.is_unheard()) {
             self.give_up(id, ClientFailure::Transport(FlowError::Closed), ctx);
         }
     }
@@ -582,7 +582,7 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn free_attempt(&mut self, id: u64) -> Option<Attempt> {
+    pub(super) fn free_attempt(&mut self, id: u64) -> Option<Box<Attempt>> {
         let mut attempt = self.attempts.remove(&id)?;
         Self::arm(&mut self.timers, &mut attempt.armed, None, Key::Attempt(id));
         self.lingering.attempts -= usize::from(attempt.lingers);

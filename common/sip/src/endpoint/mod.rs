@@ -161,7 +161,8 @@ pub struct Endpoint {
     /// The branch (or its RFC 2543 substitute) of every server transaction.
     branches: HashMap<String, SmallVec<[u64; 2]>>,
     requests: HashMap<u64, Request>,
-    attempts: HashMap<u64, Attempt>,
+    /// Boxed: the table is as large as the largest storm made it.
+    attempts: HashMap<u64, Box<Attempt>>,
     conns: HashMap<ConnId, BTreeSet<Key>>,
     timers: BTreeSet<(Time, Key)>,
     lingering: Lingering,
