@@ -279,6 +279,107 @@ impl Attach {
     }
 }
 
+/// A handset's two sockets for UDP inside its SAs: it sends from one, and hears on the other (TS 33.203 7.1).
+pub struct Talk<'a> {
+    attach: &'a Attach,
+    own: &'a UdpSocket,
+    client: UdpSocket,
+    to: SocketAddr,
+    sent: u32,
+}
+
+impl<'a> Talk<'a> {
+    /// `own` is bound to port_us, which stays when the SAs change.
+    pub fn new(attach: &'a Attach, server: &Server, own: &'a UdpSocket) -> Result<Self> {
+        let client =
+            UdpSocket::bind(SocketAddr::new(attach.ue, attach.port_uc)).map_err(|e| format!("port_uc: {e}"))?;
+        Ok(Self { attach, own, client, to: SocketAddr::new(attach.pcscf, server.port_s), sent: 0 })
+    }
+
+    fn send(&self, message: &str) -> Result<()> {
+        self.client.send_to(message.as_bytes(), self.to).map(drop).map_err(|e| format!("send: {e}"))
+    }
+
+    /// Sends an OPTIONS for the P-CSCF itself, and does not wait for its answer.
+    pub fn options(&mut self) -> Result<()> {
+        self.sent += 1;
+        let Attach { imsi, port_us, port_uc, .. } = self.attach;
+        let (ue, pcscf, n) = (host(self.attach.ue), host(self.attach.pcscf), self.sent);
+        self.send(&format!(
+            "OPTIONS sip:{pcscf} SIP/2.0\r\nVia: SIP/2.0/UDP {ue}:{port_us};branch=z9hG4bKo{imsi}{port_uc}{n}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:{imsi}@{DOMAIN}>;tag=o\r\nTo: <sip:{pcscf}>\r\n\
+             Call-ID: options-{imsi}-{port_uc}\r\nCSeq: {n} OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        ))
+    }
+
+    /// Sends a REGISTER, and hears until it and `options` requests are answered. Gives the answer to the REGISTER.
+    pub fn register(&self, message: &str, mut options: usize) -> Result<String> {
+        self.send(message)?;
+        let mut answer = None;
+        while answer.is_none() || options > 0 {
+            let text = self.hear()?;
+            match header(&text, "CSeq") {
+                Some(cseq) if cseq.ends_with("REGISTER") => answer = Some(text),
+                _ if status(&text) == 200 => options = options.saturating_sub(1),
+                _ => return Err(format!("OPTIONS was refused:\n{text}")),
+            }
+        }
+        answer.ok_or_else(|| "no answer".into())
+    }
+
+    pub fn hear(&self) -> Result<String> {
+        self.own.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| e.to_string())?;
+        let mut buffer = [0; 65_535];
+        let n = self.own.recv(&mut buffer).map_err(|e| format!("nothing is heard on port_us: {e}"))?;
+        Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
+    }
+
+    /// Nothing comes for a while.
+    pub fn is_silent(&self, time: Duration) -> bool {
+        let _ = self.own.set_read_timeout(Some(time));
+        self.own.recv(&mut [0; 65_535]).is_err()
+    }
+}
+
+/// A new authentication inside the SAs of `old`, with requests under way all the time (TS 33.203 7.4): what is sent over the
+/// old set is answered before, while and after the new one comes up. Gives the handset with its new SAs.
+pub fn reauthenticate(old: &Attach, server: &Server) -> Result<(Attach, Server)> {
+    const BURST: usize = 5;
+    let own = UdpSocket::bind(SocketAddr::new(old.ue, old.port_us)).map_err(|e| format!("port_us: {e}"))?;
+    let new = Attach {
+        port_uc: old.port_uc + 4000,
+        spi_uc: old.spi_uc + 0x10_0000,
+        spi_us: old.spi_us + 0x10_0000,
+        ..old.clone()
+    };
+    let mut before = Talk::new(old, server, &own)?;
+    (0..BURST).try_for_each(|_| before.options())?;
+    let message = new.register(20, old.port_us, &old.empty_authorization(), Some(&server.line), 600_000);
+    let challenge = before.register(&message, BURST)?;
+    if status(&challenge) != 401 {
+        return Err(format!("no challenge:\n{challenge}"));
+    }
+    let fresh = new.server(&challenge)?;
+    let line = header(&challenge, "WWW-Authenticate").ok_or("no WWW-Authenticate")?;
+    let nonce = param(line, "nonce").ok_or("no nonce")?;
+    let (res, ck, ik) = aka(nonce)?;
+    new.install(&fresh, &ck, &ik)?;
+    if fresh.port_s != server.port_s || fresh.port_c == server.port_c {
+        return Err(format!("the server port stays and the client port changes: {server:?} {fresh:?}"));
+    }
+    (0..BURST).try_for_each(|_| before.options())?;
+    let mut after = Talk::new(&new, &fresh, &own)?;
+    after.options()?;
+    let message = new.register(21, old.port_us, &digest(&old.imsi, nonce, &res), Some(&fresh.line), 600_000);
+    let answer = after.register(&message, BURST + 1)?;
+    if status(&answer) != 200 {
+        return Err(format!("over the new SAs:\n{answer}"));
+    }
+    before.options()?;
+    before.hear()?;
+    Ok((new.clone(), fresh))
+}
+
 /// The whole attach without IPsec and without a word of it, as by a handset that knows no sec-agree. Gives the nonce that it
 /// answered.
 pub fn attach_in_clear(attach: &Attach) -> Result<String> {

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+#[path = "kernel/life.rs"]
+mod life;
+
 const TEST: &str = "handsets_attach_over_real_esp";
 const PCSCF_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const PCSCF_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
@@ -36,6 +39,7 @@ fn handsets_attach_over_real_esp() {
     match (std::env::var("IMSBOX_KERNEL_ROLE").as_deref(), folder) {
         (Ok("core"), Some(folder)) => core(&folder),
         (Ok("ue"), Some(folder)) => ue(&folder),
+        (Ok("abandon"), _) => life::abandon(),
         _ => boot(),
     }
 }
@@ -56,14 +60,14 @@ fn boot() {
             .arg(format!("init={}", init.display()))
             .args(["con=null", "con0=fd:0,fd:1", "quiet"]),
     );
-    kernel.wait_end(Duration::from_secs(300));
+    kernel.wait_end(Duration::from_secs(600));
     let report = fs::read_to_string(folder.path().join("report")).unwrap_or_default();
     println!("{report}");
     let failed: Vec<_> = report.lines().filter(|l| l.starts_with("FAILED")).collect();
     assert!(failed.is_empty(), "{}\n--- imsbox:\n{}", failed.join("\n"), log(&folder, "imsbox.log"));
     let passed = report.lines().filter(|l| l.starts_with("ok ")).count();
     let console = kernel.printed();
-    let expected = cases().len() + 8;
+    let expected = cases().len() + 8 + life::VERDICTS;
     assert_eq!(passed, expected, "--- console:\n{console}\n--- imsbox:\n{}", log(&folder, "imsbox.log"));
 }
 
@@ -141,9 +145,12 @@ fn core(folder: &Path) {
         }
     }
     ip("-n ue link set ue0 up");
+    // The crowd: every address of this network is the handsets'.
+    ip("-n ue route add local 10.0.2.0/24 dev lo");
 
     let config = folder.join("imsbox.toml");
     let text = "[gm]\naddresses = [\"10.0.0.1\", \"fd00::1\"]\n[shell]\ndata_dir = \"/run/imsbox\"\n\
+                [pcscf.timers]\nsa_linger = \"3s\"\nsa_audit = \"5s\"\nawait_auth = \"20s\"\n\
                 [pcscf.security]\npolicy = \"require\"\n";
     let preference: Vec<_> = SUITES.iter().map(|(alg, ealg)| format!("\"{alg}/{ealg}\"")).collect();
     let text = format!("{text}preference = [{}]\n", preference.join(", "));
@@ -162,14 +169,18 @@ fn core(folder: &Path) {
         let (status, answer) = http::request("127.0.0.1:8080", token.trim(), "POST", "/v1/subscribers", &body);
         assert_eq!(status, 201, "{answer}");
     }
+    life::provision(token.trim());
     let exe = std::env::current_exe().expect("a running test has a path");
     let handsets = Command::new("ip")
         .args(["netns", "exec", "ue"])
         .arg(exe)
         .args(["--exact", TEST, "--nocapture"])
         .env("IMSBOX_KERNEL_ROLE", "ue")
-        .status();
+        .spawn();
     let mut report = String::new();
+    life::wait_for(folder, "attached");
+    let core = life::restarts(folder, &imsbox, &config, core, &mut report);
+    let handsets = handsets.and_then(|mut child| child.wait());
     verdict(&mut report, "imsbox demo attaches two handsets inside IPsec", demo(&imsbox));
     verdict(
         &mut report,
@@ -178,12 +189,12 @@ fn core(folder: &Path) {
     );
     verdict(&mut report, "imsbox status shows every registration with its SA", status_shows_all(&imsbox, &config));
     verdict(&mut report, "the kernel of the P-CSCF counts dropped clear text", blocked());
-    verdict(&mut report, "the P-CSCF's state ends with it", {
-        core.terminate();
-        let mut core = core;
-        core.wait_end(Duration::from_secs(20));
-        fs::write(folder.join("imsbox.log"), core.printed()).map_err(|e| e.to_string())
-    });
+    life::crowd(&mut report);
+    verdict(
+        &mut report,
+        "told not to keep them, the P-CSCF removes its SAs",
+        life::forgets(folder, &imsbox, &config, core),
+    );
     append(folder, &report);
 }
 
@@ -229,15 +240,19 @@ fn append(folder: &Path, text: &str) {
 
 fn ue(folder: &Path) {
     let mut report = String::new();
-    let mut first = None;
+    let (mut first, mut servers) = (None, Vec::new());
     for case in cases() {
         let result = case.attach().and_then(|(server, answer)| {
             let granted = handset::header(&answer, "Contact").unwrap_or("").contains("expires=");
+            servers.push(server.clone());
             first.get_or_insert(server);
             if granted && used(&case)? { Ok(()) } else { Err(format!("not granted, or not over ESP:\n{answer}")) }
         });
         verdict(&mut report, &case.name(), result);
     }
+    life::tell(folder, "attached");
+    life::wait_for(folder, "restarted");
+    life::refreshes(&mut report, &servers);
     let case = cases().swap_remove(0);
     if let Some(server) = first {
         verdict(&mut report, "clear text from a stranger to the protected port is dropped", stranger(server.port_s));
@@ -248,6 +263,9 @@ fn ue(folder: &Path) {
                 _ => Err(answer),
             })
         });
+        life::tell(folder, "refreshed");
+        life::wait_for(folder, "strict");
+        life::reauthentications(&mut report, &servers);
         // From here on this handset has no IPsec.
         verdict(&mut report, "clear text from an attached handset's own port is dropped", {
             let second = cases().swap_remove(4);
