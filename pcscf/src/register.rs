@@ -152,7 +152,7 @@ impl Wanted {
             _ => None,
         });
         let general = answer.first::<Expires>()?.map(|e| e.0);
-        Ok(Some(ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires))))
+        Ok(Some(ours.map_or(0, |addr| expires_of(addr).or(general).unwrap_or(expires.min(DEFAULT_EXPIRES)))))
     }
 }
 
