@@ -5,6 +5,7 @@
 //! `IMSBOX_CHAOS_SEEDS=FROM-TO` runs other seeds than the 1,000 of every day; `scripts/chaos HOURS` goes on through the night.
 
 mod faults;
+mod garble;
 
 use faults::{Faults, Trouble};
 use ims_core::Rng;
@@ -147,7 +148,11 @@ fn seeds() -> (u64, u64) {
 #[test]
 fn it_ends_quiet_whatever_the_network_does() {
     let (from, to) = seeds();
-    // Two threads: this machine's cores in CI. Each world is alone with its seed.
+    both(from, to, run);
+}
+
+/// Two threads: this machine's cores in CI. Each world is alone with its seed.
+fn both(from: u64, to: u64, run: fn(u64)) {
     std::thread::scope(|scope| {
         let work = |odd: u64| move || (from..=to).filter(|s| s % 2 == odd).for_each(run);
         let both = [scope.spawn(work(0)), scope.spawn(work(1))];
@@ -157,6 +162,39 @@ fn it_ends_quiet_whatever_the_network_does() {
             }
         }
     });
+}
+
+/// Whatever comes in, from handsets or from other elements: nothing panics, nothing waits for ever, and who comes next is served.
+fn survive(seed: u64) {
+    let mut lab = Lab::new(garble::patient(weather(seed)));
+    let mut rng = Rng::from_u64(seed ^ 0x6a4b);
+    lab.world.expect_garbled();
+    garble::garble(&mut lab, seed);
+    for _ in 0..HANDSETS * 5 {
+        let number = usize::try_from(rng.below(HANDSETS as u64)).unwrap_or(0);
+        let call = ["register", "register", "refresh", "deregister"][usize::try_from(rng.below(4)).unwrap_or(0)];
+        lab.world.command(lab.ues[number], call, Value::Null);
+        lab.world.run_for(Duration::from_millis(rng.below(20_000)));
+    }
+    lab.world.no_filter();
+    for n in 0..HANDSETS {
+        lab.world.clear_sas(lab.ues[n]);
+        lab.rebuild(lab.ues[n]);
+    }
+    lab.world.run_for(Duration::from_secs(EXPIRES + 600));
+    lab.rest();
+    // A changed 200 may grant more than the S-CSCF did: that one stays, and no more.
+    assert!(lab.registered_at_pcscf() <= HANDSETS, "registrations stay at the P-CSCF");
+    for n in 0..HANDSETS {
+        let answer = lab.register(n);
+        assert!(answer.is_ok(), "ue{} is not served any more: {answer:?}", n + 1);
+    }
+}
+
+#[test]
+fn garbage_breaks_nothing() {
+    let (from, to) = seeds();
+    both(from, from + (to - from) / 4, survive);
 }
 
 /// The same seed gives the same trace.

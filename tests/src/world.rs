@@ -266,6 +266,11 @@ impl World {
         self.filter = Some(Box::new(filter));
     }
 
+    /// The filter changes packets: each is still seen by who sends it as it was.
+    pub fn expect_garbled(&mut self) {
+        self.invariants.garbled = true;
+    }
+
     pub fn no_filter(&mut self) {
         self.filter = None;
     }
