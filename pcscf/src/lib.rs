@@ -469,7 +469,7 @@ impl Pcscf {
             sa["sets"] = sets.len().into();
             sa
         });
-        let entry = |(impu, b): (&ims_core::Impu, &Box<contacts::Binding>)| {
+        let entry = |impu: &ims_core::Impu, b: &contacts::Binding| {
             json!({
                 "impi": registration.impi.as_str(),
                 "impu": impu.as_str(),
@@ -484,6 +484,6 @@ impl Pcscf {
                 "heard_s_ago": heard_s_ago,
             })
         };
-        registration.bindings.iter().map(entry).collect()
+        registration.bindings.iter().map(|(impu, b)| entry(impu, b)).collect()
     }
 }
