@@ -5,10 +5,10 @@ use ims_shell::{Role, entropy, role_main};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    role_main("hss", |input| {
+    role_main("hss", ([127, 0, 0, 1], 8080).into(), |input| {
         let mut config: Config = input.config()?;
         config.master_key = Some(entropy::master_key(input.settings())?);
         let wiring = config.wiring();
-        Ok(Role::new(Hss::new(config)?, wiring).store("hss.db").http(([127, 0, 0, 1], 8080).into()))
+        Ok(Role::new(Hss::new(config)?, wiring).store("hss.db"))
     })
 }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ims_shell::role_main("icscf", |input| {
+    ims_shell::role_main("icscf", ([127, 0, 0, 1], 8082).into(), |input| {
         let config: icscf::Config = input.config()?;
         let wiring = config.wiring();
-        Ok(ims_shell::Role::new(icscf::Icscf::new(config)?, wiring).http(([127, 0, 0, 1], 8082).into()))
+        Ok(ims_shell::Role::new(icscf::Icscf::new(config)?, wiring))
     })
 }

@@ -96,8 +96,7 @@ fn run(cli: Cli) -> Result<()> {
             Command::Hold => Ok(ims_shell::wait_for_signal().await?),
             Command::Healthcheck => {
                 let settings = load(&[])?;
-                let shell = ims_shell::Settings { http: ims_shell::Listen::At(settings.rest), ..settings.shell };
-                ims_shell::health::ask(&shell).map_err(anyhow::Error::msg)
+                ims_shell::health::ask(settings.shell.http, settings.rest).map_err(anyhow::Error::msg)
             }
             Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
             Command::Bans { command } => bans::run(command, &Client::new(&cli.target, &load(&[])?)?),

@@ -5,9 +5,9 @@ use pcscf::{Config, Pcscf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    role_main("pcscf", |input| {
+    role_main("pcscf", ([127, 0, 0, 1], 8081).into(), |input| {
         let config: Config = input.config()?;
         let wiring = config.wiring();
-        Ok(Role::new(Pcscf::new(config)?, wiring).keeps().http(([127, 0, 0, 1], 8081).into()))
+        Ok(Role::new(Pcscf::new(config)?, wiring).keeps())
     })
 }

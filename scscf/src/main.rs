@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ims_shell::role_main("scscf", |input| {
+    ims_shell::role_main("scscf", ([127, 0, 0, 1], 8083).into(), |input| {
         let config: scscf::Config = input.config()?;
         let wiring = config.wiring();
-        Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring).keeps().http(([127, 0, 0, 1], 8083).into()))
+        Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring).keeps())
     })
 }

@@ -1,17 +1,15 @@
 //! Whether a running process of ours is well, asked from outside as a container engine does: by a program, not by curl.
 
-use crate::Settings;
+use crate::Listen;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Where a role's REST API is looked for when nothing says where it listens.
-const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// Asks the process that runs with these settings (`GET /healthz`). The error is for its operator.
-pub fn ask(settings: &Settings) -> Result<(), String> {
-    match settings.http.or(Some(USUAL)) {
+/// Asks the process that listens as configured, or else at `usual` (`GET /healthz`). The error is for its operator.
+pub fn ask(configured: Listen, usual: SocketAddr) -> Result<(), String> {
+    match configured.or(Some(usual)) {
         Some(addr) => ask_at(reachable(addr)),
         None => Err("shell.http is \"off\": without it nobody can ask whether this process is well".into()),
     }
@@ -49,14 +47,13 @@ fn exchange(addr: SocketAddr) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Listen;
-
     #[test]
     fn what_does_not_answer_or_is_off_is_not_well() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let settings = |http| Settings { http, ..Settings::default() };
-        assert!(ask(&settings(Listen::At(closed))).unwrap_err().contains(&closed.to_string()));
-        assert!(ask(&settings(Listen::Off)).unwrap_err().contains("off"));
+        let other = "192.0.2.1:1".parse().unwrap();
+        assert!(ask(Listen::At(closed), other).unwrap_err().contains(&closed.to_string()));
+        assert!(ask(Listen::Default, closed).unwrap_err().contains(&closed.to_string()));
+        assert!(ask(Listen::Off, closed).unwrap_err().contains("off"));
         assert_eq!(reachable("0.0.0.0:1".parse().unwrap()).to_string(), "127.0.0.1:1");
         assert_eq!(reachable("[::]:1".parse().unwrap()).to_string(), "[::1]:1");
     }

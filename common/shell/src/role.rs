@@ -15,12 +15,11 @@ pub struct Role {
     wiring: Wiring,
     store: Option<String>,
     keeps: bool,
-    http: Option<SocketAddr>,
 }
 
 impl Role {
     pub fn new(node: impl Node + Send + 'static, wiring: Wiring) -> Self {
-        Self { node: Box::new(node), wiring, store: None, keeps: false, http: None }
+        Self { node: Box::new(node), wiring, store: None, keeps: false }
     }
 
     /// The node keeps records in this file of the data folder.
@@ -32,12 +31,6 @@ impl Role {
     /// The node has its state kept across restarts, in the data folder.
     pub fn keeps(mut self) -> Self {
         self.keeps = true;
-        self
-    }
-
-    /// Where REST and console listen when the configuration does not say.
-    pub fn http(mut self, addr: SocketAddr) -> Self {
-        self.http = Some(addr);
         self
     }
 }
@@ -92,6 +85,7 @@ fn without_shell_table(text: &str) -> String {
 
 /// Runs one role: `NAME --config FILE`. Without a file the defaults hold. Ends on SIGTERM or SIGINT.
 /// `NAME healthcheck` asks the one that runs with the same configuration whether it is well.
+/// REST and console listen at `rest` when the configuration does not say where.
 ///
 /// ```no_run
 /// # struct N; impl ims_core::Node for N {
@@ -102,17 +96,21 @@ fn without_shell_table(text: &str) -> String {
 /// # impl Config { fn wiring(&self) -> ims_core::Wiring { ims_core::Wiring::default() } }
 /// use ims_shell::{Role, role_main};
 /// fn main() -> std::process::ExitCode {
-///     role_main("pcscf", |input| {
+///     role_main("pcscf", ([127, 0, 0, 1], 8081).into(), |input| {
 ///         let config: Config = input.config()?;
 ///         let wiring = config.wiring();
 ///         Ok(Role::new(N, wiring))
 ///     })
 /// }
 /// ```
-pub fn role_main(name: &str, build: impl FnOnce(&RoleInput) -> Result<Role, Box<dyn Error + Send + Sync>>) -> ExitCode {
+pub fn role_main(
+    name: &str,
+    rest: SocketAddr,
+    build: impl FnOnce(&RoleInput) -> Result<Role, Box<dyn Error + Send + Sync>>,
+) -> ExitCode {
     let result = match invocation(name, std::env::args().skip(1)) {
-        Ok(Invocation::Run(path)) => run_role(name, path, build),
-        Ok(Invocation::HealthCheck(path)) => health_check(path),
+        Ok(Invocation::Run(path)) => run_role(name, path, rest, build),
+        Ok(Invocation::HealthCheck(path)) => health_check(path, rest),
         Ok(Invocation::Help) => {
             println!("{}", usage(name));
             return ExitCode::SUCCESS;
@@ -176,20 +174,21 @@ fn read_input(path: Option<PathBuf>) -> Result<RoleInput, StartError> {
     }
 }
 
-fn health_check(path: Option<PathBuf>) -> Result<(), Box<dyn Error + Send + Sync>> {
-    Ok(crate::health::ask(&read_input(path)?.settings)?)
+fn health_check(path: Option<PathBuf>, rest: SocketAddr) -> Result<(), Box<dyn Error + Send + Sync>> {
+    Ok(crate::health::ask(read_input(path)?.settings.http, rest)?)
 }
 
 fn run_role(
     name: &str,
     path: Option<PathBuf>,
+    rest: SocketAddr,
     build: impl FnOnce(&RoleInput) -> Result<Role, Box<dyn Error + Send + Sync>>,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let input = read_input(path)?;
     init_logging(&input.settings.log)?;
     let role = build(&input)?;
     let mut settings = input.settings;
-    settings.http = crate::Listen::or(settings.http, role.http).map_or(crate::Listen::Off, crate::Listen::At);
+    settings.http = settings.http.or(Some(rest)).map_or(crate::Listen::Off, crate::Listen::At);
     block_on(&settings.clone(), async move {
         let store = role.store.map(|file| settings.data_dir.join(file));
         let mut shell = Shell::new(settings).node(name, role.node, role.wiring);
