@@ -205,6 +205,7 @@ impl NodeTask {
         self.node.metrics(&mut out);
         self.handled.iter().for_each(|(kind, took)| out.histogram(&catalogue::NODE_TIME, &[kind], took));
         self.inbox().measure(&mut out);
+        self.keeping.iter().for_each(|keeping| keeping.measure(&mut out));
         out.histogram(&catalogue::INBOX_WAIT, &[], &self.waits);
         out
     }

@@ -89,6 +89,9 @@ fn check_registration(page: &Page) {
     one("imsbox_diameter_messages_total", &["hss", "sent", "MAA", "2001"]);
     one("imsbox_diameter_request_duration_seconds_count", &["scscf", "SAR"]);
     one("imsbox_store_duration_seconds_count", &["hss", "commit"]);
+    one("imsbox_kept_entries", &["pcscf"]);
+    one("imsbox_kept_entries", &["scscf"]);
+    assert_eq!(page.sum("imsbox_kept_failures_total", &[]) + page.sum("imsbox_kept_waiting", &[]), 0.0);
 }
 
 #[test]

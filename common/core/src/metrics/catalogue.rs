@@ -83,6 +83,14 @@ metrics! {
         "Requests that wait for the database";
     STORE_REFUSED: Counter "imsbox_store_refused_total" []
         "Requests that found the queue of the database full";
+    KEPT: Gauge "imsbox_kept_entries" []
+        "Entries that the node keeps across restarts";
+    KEPT_WAITING: Gauge "imsbox_kept_waiting" []
+        "Changes of what the node keeps that wait for a store that fails; a restart now would lose them";
+    KEPT_FAILURES: Counter "imsbox_kept_failures_total" ["operation"]
+        "How often what the node keeps could not be read (restore) or written (commit)";
+    KEPT_LOST: Counter "imsbox_kept_lost_total" []
+        "Changes of what the node keeps that were given up, because too many waited for a store that fails";
     TCP_CONNECTIONS: Gauge "imsbox_tcp_connections" ["protocol"]
         "Open connections with peers outside of this process";
     TCP_QUEUE: Gauge "imsbox_tcp_queue" ["protocol"]

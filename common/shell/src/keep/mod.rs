@@ -9,6 +9,7 @@ mod journal;
 mod rewrite;
 mod segment;
 
+use ims_core::metrics::{Samples, catalogue};
 use ims_core::{Kept, Time};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,6 +67,8 @@ pub(crate) struct Keeping {
     trouble: Option<Trouble>,
     /// Changes that were given up since the process began.
     lost: u64,
+    /// By operation.
+    failures: BTreeMap<&'static str, u64>,
 }
 
 /// A store that fails: the service goes on, and what could not be written waits for better days.
@@ -79,7 +82,7 @@ struct Trouble {
 
 impl Keeping {
     pub(crate) fn new(node: &str, keeper: Box<dyn Keeper>) -> Self {
-        Self { node: node.into(), keeper, batch: Vec::new(), trouble: None, lost: 0 }
+        Self { node: node.into(), keeper, batch: Vec::new(), trouble: None, lost: 0, failures: BTreeMap::new() }
     }
 
     /// The next portion of what was kept; None when that was all.
@@ -88,6 +91,7 @@ impl Keeping {
             Ok(portion) if portion.is_empty() => None,
             Ok(portion) => Some(portion),
             Err(error) => {
+                self.failed("restore");
                 error!(
                     node = self.node,
                     "not all that was kept can be read, the node goes on without the rest: {error}"
@@ -119,6 +123,7 @@ impl Keeping {
         match self.keeper.commit(&self.batch).await {
             Ok(()) => self.batch.clear(),
             Err(error) => {
+                self.failed("commit");
                 error!(
                     node = self.node,
                     "what the node keeps cannot be written; the service goes on, but a restart now would lose registrations: {error}"
@@ -166,8 +171,20 @@ impl Keeping {
             Err(error) => {
                 trouble.error = error;
                 trouble.retry_at = now + RETRY;
+                self.failed("commit");
             }
         }
+    }
+
+    fn failed(&mut self, operation: &'static str) {
+        *self.failures.entry(operation).or_default() += 1;
+    }
+
+    pub(crate) fn measure(&self, out: &mut Samples) {
+        out.size(&catalogue::KEPT, &[], self.keeper.entries());
+        out.size(&catalogue::KEPT_WAITING, &[], self.trouble.as_ref().map_or(0, |t| t.waiting.len()));
+        out.counts(&catalogue::KEPT_FAILURES, &self.failures);
+        out.count(&catalogue::KEPT_LOST, &[], self.lost);
     }
 
     /// For the node's snapshot.
@@ -224,6 +241,23 @@ mod tests {
         Change { key: key.into(), value: Some(Bytes::from_static(value.as_bytes())) }
     }
 
+    /// Kept, waiting, failures to commit, lost.
+    fn measured(keeping: &Keeping) -> [f64; 4] {
+        let mut samples = Samples::default();
+        keeping.measure(&mut samples);
+        let mut out = [0.0; 4];
+        for sample in samples {
+            let place = [&catalogue::KEPT, &catalogue::KEPT_WAITING, &catalogue::KEPT_FAILURES, &catalogue::KEPT_LOST];
+            let place = place.iter().position(|m| m.name == sample.metric.name).expect("one of these");
+            out[place] = match sample.value {
+                ims_core::metrics::Value::Level(n) => n,
+                ims_core::metrics::Value::Count(n) => n as f64,
+                ims_core::metrics::Value::Histogram(_) => panic!("none is a histogram"),
+            };
+        }
+        out
+    }
+
     #[tokio::test]
     async fn a_store_that_fails_is_told_and_catches_up_in_order() {
         let store = Shaky::default();
@@ -247,11 +281,13 @@ mod tests {
         let told = keeping.describe(at(12));
         assert_eq!((told["error"].as_str(), told["waiting"].as_u64()), (Some("no space left"), Some(2)));
         assert_eq!(told["failing_for_s"], 1);
+        assert_eq!(measured(&keeping), [1.0, 2.0, 1.0, 0.0], "kept, waiting, failures, lost");
 
         keeping.commit(at(12)).await;
         assert_eq!(keeping.retry_at(), None);
         assert_eq!(*store.kept.lock().unwrap(), BTreeMap::from([("a".to_owned(), Bytes::from_static(b"3"))]));
         assert_eq!(keeping.describe(at(13)), json!({ "entries": 1, "lost": 0 }));
+        assert_eq!(measured(&keeping), [1.0, 0.0, 1.0, 0.0]);
     }
 
     #[tokio::test]
@@ -269,5 +305,6 @@ mod tests {
         keeping.take(put("f", "1"));
         keeping.commit(Time::from_secs(1)).await;
         assert_eq!(keeping.describe(Time::from_secs(1))["lost"], 2, "there is room again");
+        assert_eq!(measured(&keeping)[3], 2.0);
     }
 }
