@@ -6,6 +6,7 @@ mod refusals;
 mod world;
 
 use hss::Config;
+use ims_core::config::Span;
 use ims_core::store::{StoreReply, StoreRequest};
 use ims_core::{Node, Secret};
 use ims_diameter::Message;
@@ -140,6 +141,38 @@ fn beyond_the_limit_the_peer_is_told_too_busy() {
     assert_eq!(w.replies.pop().unwrap().1.unwrap_err().status, 503);
     w.work_off();
     assert_eq!(w.answers.len(), 2);
+}
+
+/// What waits too long for the store is a sign that more would wait longer: refused at once, but for what ends an exchange that
+/// the HSS has answered for already.
+#[test]
+fn while_the_store_is_slow_the_peer_is_told_too_busy_but_a_registration_is_let_through() {
+    let mut w = World::new(Config { busy_after: Span::secs(1), ..config() });
+    w.create(IMSI, json!({})).unwrap();
+    w.register();
+    w.disk = Disk::Slow;
+    w.send(mar(IMSI));
+    w.pass(Duration::from_millis(900));
+    w.send(mar(IMSI));
+    assert_eq!((w.answers.len(), w.refusals("busy")), (0, 0), "not late yet");
+    w.pass(Duration::from_millis(200));
+    w.send(mar(IMSI));
+    let busy = w.answers.pop().expect("refused at once");
+    assert!(busy.is_error(), "3004 is a protocol error");
+    assert_eq!(Maa::from_message(&busy).unwrap().result, ResultCode::TOO_BUSY);
+    assert_eq!(w.uar(impi(IMSI), temporary(IMSI)).result, ResultCode::TOO_BUSY, "whoever would have to wait or not");
+    assert_eq!(w.refusals("busy"), 2);
+    w.send(sar(ServerAssignmentType::ReRegistration).to_message());
+    w.work_off();
+    let mut answers: Vec<_> = w.answers.drain(..).map(|m| (m.command(), ResultCode::from_message(&m))).collect();
+    answers.sort_by_key(|(command, _)| *command);
+    // TS 29.229 6.1: SAA is 301, MAA 303.
+    assert_eq!(answers, [301, 303, 303].map(|command| (command, Ok(ResultCode::SUCCESS))));
+    assert_eq!(w.refusals("busy"), 2);
+    // Nothing waits any more.
+    w.disk = Disk::Works;
+    assert_eq!(w.mar().result, ResultCode::SUCCESS);
+    assert!(w.hss.is_quiet());
 }
 
 #[test]
