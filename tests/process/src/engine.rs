@@ -2,7 +2,7 @@
 //! and in a folder of its own. No image can be pulled: bases are trees made of this machine's own files.
 
 use crate::process::Running;
-use crate::{Folder, installed};
+use crate::{Folder, installed, leftovers};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// None where Docker is not to be had, which was said loudly; under `CI=true` that is a failure.
+    /// What earlier runs of this test left when they were killed is removed. None where Docker is not to be had, which was said loudly; under `CI=true` that is a failure.
     pub fn start(name: &str) -> Option<Self> {
         let programs = [
             ("dockerd", "docker.io"),
@@ -33,6 +33,7 @@ impl Engine {
         if there.contains(&false) {
             return None;
         }
+        leftovers::remove_engines(name);
         let network = match Namespace::new(&format!("{name}-{}", std::process::id())) {
             Ok(network) => network,
             Err(why) => {
@@ -139,11 +140,8 @@ impl Drop for Engine {
             std::thread::sleep(Duration::from_millis(50));
         }
         self.dockerd.kill();
-        // Version 1 has one tree for each controller, version 2 one.
-        let group = cgroup(&self.folder);
-        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|tree| tree.path());
-        for tree in trees.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let _ = fs::remove_dir(tree.join(&group));
+        for group in leftovers::control_groups(self.folder.path()) {
+            let _ = fs::remove_dir(group);
         }
     }
 }

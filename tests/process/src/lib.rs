@@ -5,6 +5,7 @@ pub mod engine;
 pub mod handset;
 pub mod http;
 pub mod lab;
+mod leftovers;
 pub mod metrics;
 pub mod process;
 
@@ -50,11 +51,12 @@ pub fn json_in(printed: &str) -> serde_json::Value {
     serde_json::from_str(&printed[start..end]).unwrap_or_else(|e| panic!("{e}:\n{printed}"))
 }
 
-/// A fresh folder under the system's temporary folder, removed when dropped.
+/// A fresh folder under the system's temporary folder, removed when dropped; if the process is killed, by the next run.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
+        leftovers::remove_folders(name);
         let path = std::env::temp_dir().join(format!("imsbox-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("the temporary folder is writable");
