@@ -9,6 +9,8 @@ use std::time::Duration;
 #[derive(Default)]
 struct Output {
     text: String,
+    /// What of it came on standard output.
+    stdout: String,
     open: usize,
 }
 
@@ -22,12 +24,15 @@ impl Running {
     pub fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-        let output = Arc::new((Mutex::new(Output { text: String::new(), open: 2 }), Condvar::new()));
+        let output = Arc::new((Mutex::new(Output { open: 2, ..Output::default() }), Condvar::new()));
         if let Some(pipe) = child.stdout.take() {
-            collect(pipe, &output);
+            collect(pipe, &output, |out, line| {
+                out.text.push_str(line);
+                out.stdout.push_str(line);
+            });
         }
         if let Some(pipe) = child.stderr.take() {
-            collect(pipe, &output);
+            collect(pipe, &output, |out, line| out.text.push_str(line));
         }
         Self { child, output }
     }
@@ -39,6 +44,11 @@ impl Running {
     /// Everything printed so far.
     pub fn printed(&self) -> String {
         self.output.0.lock().expect("no reader panics").text.clone()
+    }
+
+    /// As [`Running::printed`], without the lines on standard error, which may fall into the middle of it.
+    pub fn stdout(&self) -> String {
+        self.output.0.lock().expect("no reader panics").stdout.clone()
     }
 
     /// Waits until `needle` was printed; panics with the output if the program ends or stays silent before.
@@ -82,7 +92,7 @@ impl Drop for Running {
     }
 }
 
-fn collect(pipe: impl Read + Send + 'static, output: &Arc<(Mutex<Output>, Condvar)>) {
+fn collect(pipe: impl Read + Send + 'static, output: &Arc<(Mutex<Output>, Condvar)>, take: fn(&mut Output, &str)) {
     let output = Arc::clone(output);
     thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
@@ -90,7 +100,7 @@ fn collect(pipe: impl Read + Send + 'static, output: &Arc<(Mutex<Output>, Condva
         while matches!(reader.read_until(b'\n', &mut line), Ok(n) if n > 0) {
             let (lock, changed) = &*output;
             if let Ok(mut out) = lock.lock() {
-                out.text.push_str(&String::from_utf8_lossy(&line));
+                take(&mut out, &String::from_utf8_lossy(&line));
             }
             changed.notify_all();
             line.clear();

@@ -26,7 +26,7 @@ fn load(pcscf: &str, options: &str) -> Running {
 fn result(mut load: Running) -> (Value, bool, String) {
     let ended = load.wait_end(PATIENCE);
     let printed = load.printed();
-    (json_in(&printed), ended.success(), printed)
+    (json_in(&load.stdout()), ended.success(), printed)
 }
 
 /// Udp and tcp, both address families; refused are those that must be, and nobody else.
