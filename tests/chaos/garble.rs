@@ -9,7 +9,7 @@ use ims_tests::{Lab, LabConfig, Sent, Verdict};
 const ONE_IN: u64 = 6;
 
 /// Changes packets from now on.
-pub fn garble(lab: &mut Lab, seed: u64) {
+pub(crate) fn garble(lab: &mut Lab, seed: u64) {
     let mut rng = Rng::from_u64(seed ^ 0x6a7b1e);
     lab.world.filter(move |sent: &Sent<'_>| match rng.below(ONE_IN) {
         0 => Verdict::Replace(changed(sent.bytes, &mut rng)),
@@ -18,7 +18,7 @@ pub fn garble(lab: &mut Lab, seed: u64) {
 }
 
 /// Who sends garbage is banned; here everybody does.
-pub fn patient(mut config: LabConfig) -> LabConfig {
+pub(crate) fn patient(mut config: LabConfig) -> LabConfig {
     config.pcscf.sources.ban_after = 0;
     config
 }
@@ -37,7 +37,9 @@ fn changed(bytes: &Bytes, rng: &mut Rng) -> Bytes {
                 let piece = out[at..end].to_vec();
                 out.splice(at..at, piece);
             }
-            5 => lines(&mut out, rng, |list, one, _| drop(list.remove(one))),
+            5 => lines(&mut out, rng, |list, one, _| {
+                list.remove(one);
+            }),
             _ => lines(&mut out, rng, |list, one, other| list.swap(one, other)),
         }
         if out.is_empty() {
