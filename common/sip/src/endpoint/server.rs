@@ -201,8 +201,11 @@ impl Endpoint {
         same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
     }
 
+    /// Open, or answered a while ago.
     pub(super) fn find_transaction(&self, request: &Message) -> Option<u64> {
-        self.find(&Identity::of(request)?, request.method())
+        let (identity, method) = (Identity::of(request)?, request.method());
+        let finished = || self.finished.find(&identity.branch, &identity.sent_by, method.as_str());
+        self.find(&identity, method).or_else(finished)
     }
 
     fn on_repeated(&mut self, id: u64, flow: &Flow, ctx: &mut Ctx<'_>) {
