@@ -73,6 +73,8 @@ fn run(seed: u64) {
     faults.mend_all(&mut lab, &mut rng);
     lab.world.gm = Conditions::calm(Duration::from_millis(20));
     lab.world.core = Conditions::calm(Duration::from_millis(1));
+    // Diameter peers find one another again.
+    lab.world.run_for(Duration::from_secs(120));
     lab.rest();
     for (ue, id) in asked {
         let lost = faults.has_crashed(ue);
