@@ -154,6 +154,10 @@ impl Ue {
             return Ok(());
         }
         let set = offer.accept(&servers, self.config.address, self.config.pcscf).map_err(|fault| self.fatal(fault))?;
+        // The same pair of ports again: the network has ended the set that had it.
+        if let Some(ended) = self.sets.retiring_between(set.port_pc, set.port_us) {
+            self.remove_set(ended, ctx);
+        }
         if self.sets.is_full() {
             // TS 33.203 7.2: the oldest makes room.
             let oldest = self.sets.oldest_retiring().ok_or(Failure::NoFreeSet)?;

@@ -181,6 +181,12 @@ impl Sets {
         self.list.iter().find(|s| s.state == SetState::Retiring).map(|s| s.set.spi_us)
     }
 
+    /// A set that was replaced and has this pair of ports.
+    pub(crate) fn retiring_between(&self, port_pc: u16, port_us: u16) -> Option<u32> {
+        let same = |s: &&LiveSet| s.state == SetState::Retiring && (s.set.port_pc, s.set.port_us) == (port_pc, port_us);
+        self.list.iter().find(same).map(|s| s.set.spi_us)
+    }
+
     /// The set that requests go through.
     pub(crate) fn established(&self) -> Option<&LiveSet> {
         self.list.iter().rev().find(|s| s.state == SetState::Established)
