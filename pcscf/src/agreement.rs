@@ -217,10 +217,9 @@ impl Pcscf {
             (Waiting::Extend { .. } | Waiting::Remove, Ok(())) | (Waiting::Audit, _) => {}
             (Waiting::Extend { set }, Err(e)) => {
                 self.count("extend-failed");
-                warn!(
-                    set = set.0,
-                    "the lifetime of an SA set was not extended, the UE will have to register again: {e}"
-                );
+                warn!(set = set.0, "the lifetime of an SA set was not extended, it is tried again: {e}");
+                self.unsettled = true;
+                self.audit_later(ctx.now);
                 if e == SaError::NotFound {
                     // What an earlier run put in is found only once it is adopted.
                     if self.adopted {

@@ -138,6 +138,7 @@ impl Pcscf {
 
     fn take_up(&mut self, id: RegId, entry: Entry, written: u64, now: Time) -> Result<(), Unfit> {
         let Entry { mut registration, sets } = entry;
+        self.adopted &= sets.is_empty();
         registration.bindings.retain(|_, b| b.expires > now);
         let sets: Vec<_> = sets.into_iter().filter(|(.., until)| *until > now).collect();
         let Some(next) = registration.bindings.values().map(|b| b.expires).min() else {

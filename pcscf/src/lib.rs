@@ -76,8 +76,10 @@ pub struct Pcscf {
     next_request: u64,
     /// The audit that the kernel has not answered yet.
     auditing: Option<RequestId>,
-    /// The kernel was told of the sets that came back; until then they are adopted with each audit.
+    /// No set came back from an earlier run, or the kernel was told of them; until then they are adopted with each audit.
     adopted: bool,
+    /// The kernel refused something that the next audit has to find out about.
+    unsettled: bool,
     /// What came back of an earlier run, until it is told.
     restored: Restored,
     /// The operator has been told that the kernel has no ESP.
@@ -140,7 +142,8 @@ impl Pcscf {
             admission: Admission::default(),
             next_request: 0,
             auditing: None,
-            adopted: false,
+            adopted: true,
+            unsettled: false,
             restored: Restored::default(),
             told_no_esp: false,
             rewritten: Rewritten::default(),

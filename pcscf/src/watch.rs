@@ -71,10 +71,12 @@ impl Usage {
 }
 
 impl Pcscf {
-    /// From the first set on, until there is none; soon, while sets of an earlier run are not adopted.
+    /// From the first set on, until there is none; soon, while the kernel may have other lifetimes than we, or sets of an
+    /// earlier run that are not adopted.
     pub(crate) fn audit_later(&mut self, now: Time) {
         let timers = &self.config.timers;
-        let pause = if self.adopted { timers.sa_audit.0 } else { timers.kernel_answer.0.min(timers.sa_audit.0) };
+        let is_settled = self.adopted && !self.unsettled;
+        let pause = if is_settled { timers.sa_audit.0 } else { timers.kernel_answer.0.min(timers.sa_audit.0) };
         if self.sets.len() > 0 {
             self.timers.set(Timer::Audit, now + pause);
         }
@@ -108,6 +110,7 @@ impl Pcscf {
             Err(SaError::NoEsp) => self.compare(&SaAudit::default(), ctx),
             Err(error) => {
                 self.count("sa-audit-failed");
+                self.unsettled = true;
                 warn!("what the kernel has of our SAs cannot be read, it is tried again: {error}");
             }
         }
@@ -116,6 +119,7 @@ impl Pcscf {
 
     fn compare(&mut self, audit: &SaAudit, ctx: &mut Ctx<'_>) {
         self.adopted = true;
+        self.unsettled = false;
         if audit.strays > 0 {
             self.count_many("sa-stray-removed", audit.strays);
             info!(strays = audit.strays, "IPsec state of ours that belongs to nobody any more was removed");
