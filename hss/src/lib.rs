@@ -113,9 +113,9 @@ impl Node for Hss {
             Event::Command(command) => self.on_command(command, ctx),
             Event::Timeout => self.on_timeout(ctx),
             Event::Stop => self.endpoint.shutdown(DisconnectCause::Rebooting, ctx),
+            Event::Restored(portion) => self.on_restored(portion, ctx),
             // The HSS asked for none of these.
-            Event::Restored(_)
-            | Event::Sip(_)
+            Event::Sip(_)
             | Event::SipFailed { .. }
             | Event::FlowClosed(_)
             | Event::Dns { .. }
@@ -194,8 +194,8 @@ impl Hss {
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
         match event {
             DiameterEvent::Request { token, message } => self.on_request(token, message, ctx),
-            DiameterEvent::Answer { id, message } => self.on_push_answer(id, &message),
-            DiameterEvent::Failed { id, cause } => self.on_push_failed(id, cause),
+            DiameterEvent::Answer { id, message } => self.on_push_answer(id, &message, ctx),
+            DiameterEvent::Failed { id, cause } => self.on_push_failed(id, cause, ctx),
             DiameterEvent::PeerUp { peer } => {
                 tracing::info!("Diameter peer {peer} is up");
                 self.on_peer_up(&peer, ctx);
@@ -340,7 +340,7 @@ impl Hss {
         match (outcome, version) {
             (Outcome::Answer { message, change }, Some(version)) => {
                 let Change { state, terminate } = *change;
-                self.on_state(&state);
+                self.on_state(&state, ctx);
                 if let Some(entry) = self.cache.entry(record) {
                     (entry.version, entry.state, entry.busy) = (version, state, false);
                 }

@@ -9,6 +9,6 @@ fn main() -> ExitCode {
         let mut config: Config = input.config()?;
         config.master_key = Some(entropy::master_key(input.settings())?);
         let wiring = config.wiring();
-        Ok(Role::new(Hss::new(config)?, wiring).store("hss.db"))
+        Ok(Role::new(Hss::new(config)?, wiring).store("hss.db").keeps())
     })
 }

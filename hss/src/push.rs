@@ -1,32 +1,40 @@
 //! What the HSS tells an S-CSCF unasked: Registration-Termination (TS 29.228 6.1.3). The registration has ended here already.
 //!
 //! An S-CSCF that cannot be reached is told when its Diameter peer is back, unless the user has registered there again
-//! meanwhile. That is kept in memory: after a restart of the HSS it learns of it when it speaks for the user again.
+//! meanwhile. What is still to be told is kept across restarts.
 
 use crate::Hss;
 use crate::cx::Termination;
 use crate::subscriber::State;
-use ims_core::{Ctx, Impi, RequestId};
+use ims_core::{Action, Ctx, Impi, Kept, RequestId};
 use ims_diameter::Message;
 use ims_diameter::cx::{ReasonCode, Rta, Rtr};
 use ims_diameter::endpoint::{RequestFailure, To};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// De-registrations that wait for their S-CSCF to come back.
 const MOST_UNDELIVERED: usize = 10_000;
 
 /// A de-registration to be told: a request of ours that waits for its answer, or for its S-CSCF.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(crate) struct Push {
     impi: Impi,
     /// The S-CSCF's Diameter name.
     host: String,
     realm: String,
     reason: ReasonCode,
-    info: &'static str,
+    info: Cow<'static, str>,
 }
 
-/// By S-CSCF and private identity.
+impl Push {
+    fn key(host: &str, impi: &Impi) -> String {
+        format!("rtr {host} {}", impi.as_str())
+    }
+}
+
+/// By S-CSCF and private identity: what could not be told yet. All of it is kept.
 #[derive(Default)]
 pub(crate) struct Undelivered(BTreeMap<(String, Impi), Push>);
 
@@ -36,14 +44,16 @@ impl Undelivered {
     }
 
     /// False when there is no room.
-    fn keep(&mut self, push: Push) -> bool {
+    fn keep(&mut self, push: Push, ctx: &mut Ctx<'_>) -> bool {
         let room = self.0.len() < MOST_UNDELIVERED;
-        if room {
+        if let Some(value) = serde_json::to_vec(&push).ok().filter(|_| room) {
+            ctx.act(Action::Put(Kept { key: Push::key(&push.host, &push.impi), value: value.into() }));
             self.0.insert((push.host.clone(), push.impi.clone()), push);
         }
         room
     }
 
+    /// What this S-CSCF has missed. It stays kept until it has answered.
     fn take(&mut self, host: &str) -> Vec<Push> {
         let of_host = |key: &(String, Impi)| key.0.eq_ignore_ascii_case(host);
         let keys: Vec<(String, Impi)> = self.0.keys().filter(|key| of_host(key)).cloned().collect();
@@ -51,13 +61,21 @@ impl Undelivered {
     }
 
     /// Who is registered at this S-CSCF now is not to be de-registered there for what was before.
-    fn overtaken(&mut self, state: &State) {
+    fn overtaken(&mut self, state: &State, ctx: &mut Ctx<'_>) {
         let Some(scscf) = &state.assigned else { return };
         if !self.0.is_empty() {
             for impi in state.registered_impis() {
-                self.0.remove(&(scscf.host.clone(), impi.clone()));
+                if self.0.remove(&(scscf.host.clone(), impi.clone())).is_some() {
+                    ctx.act(Action::Delete { key: Push::key(&scscf.host, impi) });
+                }
             }
         }
+    }
+
+    fn restore(&mut self, value: &[u8]) -> bool {
+        let Ok(push) = serde_json::from_slice::<Push>(value) else { return false };
+        self.0.insert((push.host.clone(), push.impi.clone()), push);
+        true
     }
 }
 
@@ -65,7 +83,8 @@ impl Hss {
     pub(crate) fn terminate(&mut self, termination: Option<Termination>, ctx: &mut Ctx<'_>) {
         let Some(Termination { scscf, impis, reason, info }) = termination else { return };
         for impi in impis {
-            let push = Push { impi, host: scscf.host.clone(), realm: scscf.realm.clone(), reason, info };
+            let (host, realm) = (scscf.host.clone(), scscf.realm.clone());
+            let push = Push { impi, host, realm, reason, info: info.into() };
             self.push(push, ctx);
         }
     }
@@ -74,9 +93,20 @@ impl Hss {
         let Push { impi, host, realm, reason, info } = push.clone();
         tracing::info!("{impi:?} is de-registered at {host}: {info}");
         *self.commands.entry("RTR").or_default() += 1;
-        let rtr = Rtr { impi, impus: Vec::new(), reason, reason_info: Some(info.into()) };
+        let rtr = Rtr { impi, impus: Vec::new(), reason, reason_info: Some(info.into_owned()) };
         let id = self.endpoint.send_request(rtr.to_message(), &To { realm, host: Some(host) }, ctx);
         self.pushes.insert(id, push);
+    }
+
+    /// What an S-CSCF had not been told when the process ended.
+    pub(crate) fn on_restored(&mut self, portion: Vec<Kept>, ctx: &mut Ctx<'_>) {
+        for Kept { key, value } in portion {
+            if !self.undelivered.restore(&value) {
+                *self.refusals.entry("kept-damaged").or_default() += 1;
+                tracing::warn!(key, "an entry that was kept cannot be read: it is dropped");
+                ctx.act(Action::Delete { key });
+            }
+        }
     }
 
     /// The S-CSCF is back: it hears what it missed.
@@ -87,12 +117,13 @@ impl Hss {
     }
 
     /// After a change of registration state is on disk.
-    pub(crate) fn on_state(&mut self, state: &State) {
-        self.undelivered.overtaken(state);
+    pub(crate) fn on_state(&mut self, state: &State, ctx: &mut Ctx<'_>) {
+        self.undelivered.overtaken(state, ctx);
     }
 
-    pub(crate) fn on_push_answer(&mut self, id: RequestId, message: &Message) {
+    pub(crate) fn on_push_answer(&mut self, id: RequestId, message: &Message, ctx: &mut Ctx<'_>) {
         let Some(push) = self.pushes.remove(&id) else { return };
+        ctx.act(Action::Delete { key: Push::key(&push.host, &push.impi) });
         match Rta::from_message(message) {
             Ok(rta) if rta.result.is_success() => {}
             Ok(rta) => self.push_refused(&push, &format!("{:?}", rta.result)),
@@ -100,15 +131,16 @@ impl Hss {
         }
     }
 
-    pub(crate) fn on_push_failed(&mut self, id: RequestId, cause: RequestFailure) {
+    pub(crate) fn on_push_failed(&mut self, id: RequestId, cause: RequestFailure, ctx: &mut Ctx<'_>) {
         let Some(push) = self.pushes.remove(&id) else { return };
         if cause != RequestFailure::NoPeer {
             // It may have heard, and the user may have registered there again since.
+            ctx.act(Action::Delete { key: Push::key(&push.host, &push.impi) });
             return self.push_refused(&push, &cause.to_string());
         }
         *self.refusals.entry("rtr-undelivered").or_default() += 1;
         let (host, impi) = (push.host.clone(), push.impi.clone());
-        if self.undelivered.keep(push) {
+        if self.undelivered.keep(push, ctx) {
             tracing::warn!("{host} could not be told to de-register {impi:?} ({cause}): it will be when it is back");
         } else {
             tracing::warn!("{host} could not be told to de-register {impi:?} ({cause}), nor will it be: too many wait");

@@ -20,6 +20,7 @@ pub(crate) async fn start(settings: &Settings, tap: Option<ims_shell::Tap>) -> R
     let mut builder = Shell::new(shell.clone())
         .node("hss", Box::new(hss), settings.hss.wiring())
         .store_for("hss", shell.data_dir.join("hss.db"))
+        .keep_for("hss")
         .node("scscf", Box::new(scscf), settings.scscf.wiring())
         .keep_for("scscf")
         .node("icscf", Box::new(icscf), settings.icscf.wiring())

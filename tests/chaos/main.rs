@@ -85,10 +85,7 @@ fn run(seed: u64) {
         assert!(told(&lab.ue(n)), "{}", lab.ue(n));
     }
     agree(&mut lab, &faults);
-    // An HSS that crashed may have forgotten to tell the S-CSCF that was replaced.
-    if !faults.has_crashed(lab.hss) {
-        every_binding_is_known_to_the_hss(&mut lab);
-    }
+    every_binding_is_known_to_the_hss(&mut lab);
     all_go(&mut lab);
 }
 

@@ -99,6 +99,8 @@ impl World {
                 Action::SendDiameter { bytes, .. } => self.of_scscf(|scscf, ctx| scscf.on_message(LINK, bytes, ctx)),
                 Action::Store { id, request } => self.perform(id, request),
                 Action::Reply { id, result } => self.replies.push((id, result)),
+                // Kept across restarts: the simulator's scenarios look at it.
+                Action::Put(_) | Action::Delete { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

@@ -5,9 +5,10 @@ use crate::Message;
 use crate::dict::{self, command};
 use crate::message::DiameterError;
 use ims_core::{Impi, Impu};
+use serde::{Deserialize, Serialize};
 
 /// TS 29.229 6.3.17.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ReasonCode {
     PermanentTermination,
     NewServerAssigned,
