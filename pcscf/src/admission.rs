@@ -17,6 +17,8 @@ const FALL: f64 = 0.9;
 const RISE: f64 = 1.05;
 /// Of what is served.
 const DRAIN: f64 = 0.85;
+/// How much an interval counts in what was served lately: about half a second.
+const RECENT: f64 = 0.2;
 /// How many times longer than usual is late.
 const UNUSUAL: u32 = 3;
 /// By how much what is usual rises in an interval.
@@ -36,6 +38,8 @@ pub(crate) struct Admission {
     least_answer: Option<Duration>,
     /// New registrations that the core has answered in this interval.
     served: u32,
+    /// So many a second lately. In the interval of a stall nothing is served, which says nothing about what can be.
+    lately: f64,
     refused_now: u32,
     calm: u32,
     /// What the core takes when all is well: a distant HSS is not an overloaded one.
@@ -96,7 +100,7 @@ impl Admission {
         }
         self.rate = match self.rate {
             _ if !settings.enabled => None,
-            None if is_late => Some((served * FALL).max(floor)),
+            None if is_late => Some((served.max(self.lately) * FALL).max(floor)),
             // With a queue that stands, what is served is all that can be: a little less lets the queue go.
             Some(rate) if is_late => Some((rate * FALL).max(served * DRAIN).max(floor)),
             Some(_) if self.calm >= CALM => None,
@@ -104,9 +108,10 @@ impl Admission {
             None => None,
         };
         self.calm = if is_late || self.refused_now > 0 || self.rate.is_none() { 0 } else { self.calm + 1 };
+        self.lately += (served - self.lately) * RECENT;
         // A long silence is many intervals without a refusal.
         if since >= length * CALM {
-            self.rate = None;
+            (self.rate, self.lately) = (None, served);
         }
         (self.began, self.least_wait, self.least_answer) = (now, None, None);
         (self.served, self.refused_now) = (0, 0);
@@ -193,6 +198,18 @@ mod tests {
         run(&mut admission, 1000, 500, 20, 220);
         assert!(!admission.is_limiting());
         assert!(admission.refused < refused + 2000, "{} then {}", refused, admission.refused);
+    }
+
+    #[test]
+    fn after_a_stall_about_as_many_are_let_in_as_were_served_before() {
+        let (mut admission, settings) = (Admission::default(), Overload::default());
+        let at = |ms: u64| Time::from_micros(1_000_000_000 + ms * 1000);
+        (0..2000).for_each(|ms| admission.answered(MS, true, at(ms), &settings));
+        // Nothing for 200 ms, and the one answer that then comes is late.
+        admission.answered(MS * 400, true, at(2200), &settings);
+        admission.answered(MS * 400, true, at(2300), &settings);
+        let rate = admission.rate.expect("limiting");
+        assert!((500.0..1000.0).contains(&rate), "{rate}");
     }
 
     #[test]
