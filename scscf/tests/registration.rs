@@ -477,6 +477,7 @@ fn what_the_hss_refuses_the_ue_is_refused() {
         (ResultCode::USER_UNKNOWN, 403, "user-unknown"),
         (ResultCode::IDENTITIES_DONT_MATCH, 403, "identities-dont-match"),
         (ResultCode::AUTH_SCHEME_NOT_SUPPORTED, 403, "scheme-not-supported"),
+        (ResultCode::ROAMING_NOT_ALLOWED, 403, "not-allowed"),
         (ResultCode::UNABLE_TO_COMPLY, 500, "hss-answer"),
         (ResultCode::SUCCESS, 500, "hss-answer"),
     ] {

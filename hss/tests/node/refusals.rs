@@ -29,7 +29,7 @@ fn each_refusal_has_its_result_and_its_counter() {
     const AKA: &str = "Digest-AKAv1-MD5";
     let register = UserAuthorizationType::Registration;
     let two = || Sar { impus: vec![temporary(IMSI), temporary(IMSI)], ..sar(Kind::Registration) }.to_message();
-    let cases: [(&str, Message, ResultCode); 12] = [
+    let cases: [(&str, Message, ResultCode); 13] = [
         ("unknown-private-identity", uar(NOBODY, IMSI, None, register), ResultCode::USER_UNKNOWN),
         ("unknown-public-identity", uar(IMSI, NOBODY, None, register), ResultCode::USER_UNKNOWN),
         ("identities-dont-match", uar(IMSI, OTHER, None, register), ResultCode::IDENTITIES_DONT_MATCH),
@@ -40,6 +40,7 @@ fn each_refusal_has_its_result_and_its_counter() {
         ),
         ("roaming-not-allowed", uar(OTHER, OTHER, Some("\"far.example\""), register), ResultCode::ROAMING_NOT_ALLOWED),
         ("unsupported-scheme", mar_of(S1, "Digest-Mystery", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
+        ("has-sim", mar_of(S1, "SIP Digest", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
         ("resynchronisation", mar_of(S1, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
         ("not-assigned", mar_of(S2, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
         ("not-assigned", sar_of(S2, Kind::UserDeregistration), ResultCode::UNABLE_TO_COMPLY),
