@@ -1,13 +1,14 @@
 //! A Docker engine of our own for one test: in a network namespace of its own, so that its bridges and iptables rules end with it,
 //! and in a folder of its own. No image can be pulled: bases are trees made of this machine's own files.
 
+use crate::patience::until;
 use crate::process::Running;
 use crate::{Folder, installed, leftovers};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Ended and cleaned up when dropped.
 pub struct Engine {
@@ -86,10 +87,7 @@ impl Engine {
 
     /// Makes an image of these programs, with their libraries and nothing else.
     pub fn import(&self, image: &str, programs: &[PathBuf]) {
-        let tree = self.folder.path().join(image.replace(':', "-"));
-        for folder in ["tmp", "etc", "var/lib", "run", "usr/bin"] {
-            fs::create_dir_all(tree.join(folder)).expect("the folder is writable");
-        }
+        let tree = self.tree(image, "usr/bin");
         std::os::unix::fs::symlink("usr/bin", tree.join("bin")).expect("the folder is writable");
         for program in programs {
             let name = program.file_name().expect("a program has a name");
@@ -100,11 +98,17 @@ impl Engine {
 
     /// As [`Engine::import`], but only the libraries that the programs need.
     pub fn import_libraries(&self, image: &str, programs: &[PathBuf]) {
+        let tree = self.tree(image, "usr/local/bin");
+        self.import_tree(image, &tree, programs);
+    }
+
+    /// The folders that every image has, and one for programs.
+    fn tree(&self, image: &str, programs: &str) -> PathBuf {
         let tree = self.folder.path().join(image.replace(':', "-"));
-        for folder in ["tmp", "etc", "var/lib", "run", "usr/local/bin"] {
+        for folder in ["tmp", "etc", "var/lib", "run", programs] {
             fs::create_dir_all(tree.join(folder)).expect("the folder is writable");
         }
-        self.import_tree(image, &tree, programs);
+        tree
     }
 
     fn import_tree(&self, image: &str, tree: &Path, programs: &[PathBuf]) {
@@ -135,10 +139,7 @@ impl Drop for Engine {
         }
         // It ends its containerd itself.
         self.dockerd.terminate();
-        let began = Instant::now();
-        while self.dockerd.is_running() && began.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        until(Duration::from_secs(20), || !self.dockerd.is_running());
         self.dockerd.kill();
         for group in leftovers::control_groups(self.folder.path()) {
             let _ = fs::remove_dir(group);

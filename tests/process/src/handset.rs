@@ -124,6 +124,22 @@ pub fn digest(imsi: &str, nonce: &str, res: &[u8]) -> String {
 }
 
 impl Attach {
+    /// Over UDP, with ports, SPIs and algorithms that serve as well as others.
+    pub fn new(imsi: impl Into<String>, ue: IpAddr, pcscf: IpAddr) -> Self {
+        Self {
+            imsi: imsi.into(),
+            ue,
+            pcscf,
+            tcp: false,
+            alg: "hmac-sha-1-96",
+            ealg: "null",
+            port_uc: 5065,
+            port_us: 5064,
+            spi_uc: 0x1001,
+            spi_us: 0x1002,
+        }
+    }
+
     /// `alg`/`ealg` over `udp|tcp` on IPv4 or IPv6, for messages.
     pub fn name(&self) -> String {
         let family = if self.ue.is_ipv4() { "IPv4" } else { "IPv6" };

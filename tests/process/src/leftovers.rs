@@ -1,10 +1,11 @@
 //! What runs of the same test left behind when they were killed before they could clean up. A run is known by the process id at
 //! the end of its names; what belongs to a process that lives is not touched.
 
+use crate::patience::until;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The process id in `{before}{pid}{after}`, if there is no such process any more.
 fn dead(name: &str, before: &str, after: &str) -> Option<u32> {
@@ -65,21 +66,17 @@ fn end_processes(folder: &Path) {
     };
     let contained = || -> Vec<u32> { control_groups(folder).iter().flat_map(|group| members(group)).collect() };
     for (signal, patience) in [("-TERM", 15), ("-KILL", 5)] {
-        let began = Instant::now();
         let mut told: Vec<u32> = Vec::new();
-        loop {
+        let all_gone = until(Duration::from_secs(patience), || {
             let left = [engine(), contained()].concat();
-            if left.is_empty() {
-                return;
-            }
             for pid in left.iter().filter(|pid| !told.contains(pid)) {
                 let _ = Command::new("kill").args([signal, &pid.to_string()]).output();
             }
             told = left;
-            if began.elapsed() > Duration::from_secs(patience) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+            told.is_empty()
+        });
+        if all_gone {
+            return;
         }
     }
 }

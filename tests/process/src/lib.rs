@@ -7,6 +7,7 @@ pub mod http;
 pub mod lab;
 mod leftovers;
 pub mod metrics;
+pub mod patience;
 pub mod process;
 
 pub use lab::Lab;

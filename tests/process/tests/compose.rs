@@ -6,7 +6,7 @@
 
 use ims_process_tests::engine::{Engine, Namespace, run, succeed};
 use ims_process_tests::process::Running;
-use ims_process_tests::{handset, json_in, program};
+use ims_process_tests::{handset, json_in, patience, program};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -315,16 +315,13 @@ fn found(name: &str) -> PathBuf {
     places.find(|p| p.is_file()).unwrap_or_else(|| panic!("{name} is not installed"))
 }
 
-/// Tries until it is so; what it said last otherwise.
-fn eventually(what: &str, mut attempt: impl FnMut() -> Result<(), String>) {
+/// Tries until it is so, and tells how long it took.
+fn eventually(what: &str, attempt: impl FnMut() -> Result<(), String>) {
     let began = Instant::now();
-    loop {
-        match attempt() {
-            Ok(()) => return eprintln!("{what}: after {:.1} s", began.elapsed().as_secs_f64()),
-            Err(why) => assert!(began.elapsed() < HEALED, "not within {HEALED:?}: {what}:\n{why}"),
-        }
-        std::thread::sleep(Duration::from_millis(100));
+    if let Err(why) = patience::eventually(HEALED, attempt) {
+        panic!("not within {HEALED:?}: {what}:\n{why}");
     }
+    eprintln!("{what}: after {:.1} s", began.elapsed().as_secs_f64());
 }
 
 /// Handsets that refresh every few seconds, over UDP and TCP.

@@ -30,18 +30,8 @@ fn role(name: &str, folder: &Folder) -> Running {
 }
 
 fn in_clear(n: u8, tcp: bool) -> Attach {
-    Attach {
-        imsi: format!("0010100000000{n:02}"),
-        ue: IpAddr::from([127, 70, 1, 100 + n]),
-        pcscf: ADDRESS.parse().expect("an address"),
-        tcp,
-        alg: "hmac-sha-1-96",
-        ealg: "null",
-        port_uc: 5065,
-        port_us: 5064,
-        spi_uc: 0x1001,
-        spi_us: 0x1002,
-    }
+    let (ue, pcscf) = (IpAddr::from([127, 70, 1, 100 + n]), ADDRESS.parse().expect("an address"));
+    Attach { tcp, ..Attach::new(format!("0010100000000{n:02}"), ue, pcscf) }
 }
 
 #[test]

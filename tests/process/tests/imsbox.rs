@@ -110,18 +110,7 @@ fn what_was_acknowledged_survives_kill_9_and_no_sqn_is_handed_out_twice() {
 /// The SQN in the challenge that a first REGISTER gets, unmasked with AK.
 fn challenged_sqn(lab: &Lab, imsi: &str, cseq: u32) -> u64 {
     let pcscf: IpAddr = lab.address.parse().unwrap();
-    let attach = Attach {
-        imsi: imsi.into(),
-        ue: handset::loopback(3),
-        pcscf,
-        tcp: false,
-        alg: "hmac-sha-1-96",
-        ealg: "null",
-        port_uc: 5065,
-        port_us: 5064,
-        spi_uc: 0x1001,
-        spi_us: 0x1002,
-    };
+    let attach = Attach::new(imsi, handset::loopback(3), pcscf);
     let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).unwrap();
     let message = attach.register(cseq, 5060, &attach.empty_authorization(), None, 600);
     let answer = handset::exchange_udp(&socket, &socket, SocketAddr::new(pcscf, 5060), &message).unwrap();

@@ -32,18 +32,7 @@ fn handset(address: &str, last: u8) -> Attach {
         let [a, b, c, _] = v4.octets();
         ue = IpAddr::from([a, b, c, last]);
     }
-    Attach {
-        imsi: "001010000000001".into(),
-        ue,
-        pcscf: address.parse().expect("an address"),
-        tcp: false,
-        alg: "hmac-sha-1-96",
-        ealg: "null",
-        port_uc: 5065,
-        port_us: 5064,
-        spi_uc: 0x1001,
-        spi_us: 0x1002,
-    }
+    Attach::new("001010000000001", ue, address.parse().expect("an address"))
 }
 
 fn scrape(address: &str) -> Page {

@@ -1,6 +1,7 @@
 //! Kill -9 while handsets register: whoever was told 200 is registered afterwards.
 
 use ims_process_tests::handset::{self, Attach};
+use ims_process_tests::patience::eventually;
 use ims_process_tests::process::Running;
 use ims_process_tests::{Folder, Lab, http, program};
 use serde_json::Value;
@@ -8,8 +9,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 const HANDSETS: u8 = 60;
 const AT_ONCE: u8 = 6;
@@ -25,42 +26,29 @@ fn handset(pcscf: &str, n: u8) -> Attach {
     let pcscf: IpAddr = pcscf.parse().expect("an address");
     let IpAddr::V4(v4) = pcscf else { panic!("an IPv4 address") };
     let [a, b, c, _] = v4.octets();
-    Attach {
-        imsi: imsi(n),
-        ue: IpAddr::from([a, b, c, 100 + n]),
-        pcscf,
-        tcp: false,
-        alg: "hmac-sha-1-96",
-        ealg: "null",
-        port_uc: 5065,
-        port_us: 5064,
-        spi_uc: 0x1001,
-        spi_us: 0x1002,
-    }
+    Attach::new(imsi(n), IpAddr::from([a, b, c, 100 + n]), pcscf)
 }
 
 /// All handsets register, some at a time; in the middle of it `kill` is called. The numbers of those that were told 200.
 fn storm(pcscf: &str, kill: impl FnOnce()) -> Vec<u8> {
-    let told = Mutex::new(Vec::new());
+    let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         for first in 0..AT_ONCE {
-            let told = &told;
+            let tell = tell.clone();
             scope.spawn(move || {
                 for n in (first..HANDSETS).step_by(AT_ONCE.into()) {
                     if handset::attach_in_clear(&handset(pcscf, n)).is_ok() {
-                        told.lock().unwrap().push(n);
+                        tell.send(n).unwrap();
                     }
                 }
             });
         }
-        let until = Instant::now() + PATIENCE;
-        while told.lock().unwrap().len() < FIRST {
-            assert!(Instant::now() < until, "nobody registers");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        drop(tell);
+        let mut all: Vec<u8> = (0..FIRST).map(|_| told.recv_timeout(PATIENCE).expect("handsets register")).collect();
         kill();
-    });
-    told.into_inner().unwrap()
+        all.extend(told);
+        all
+    })
 }
 
 /// The private identities that a role has registered.
@@ -80,14 +68,13 @@ fn assert_has(status: &Value, role: &str, told: &[u8], log: &str) {
 /// Refreshes one, and takes leave of it.
 fn comes_and_goes(pcscf: &str, n: u8) {
     let phone = handset(pcscf, n);
-    let until = Instant::now() + PATIENCE;
-    let mut cseq = 11;
+    let mut cseq = 9;
     // The other roles may still be about to find the one that is back.
-    while let Err(why) = handset::register_in_clear(&phone, cseq, 3600) {
-        assert!(Instant::now() < until, "handset {n} is not refreshed: {why}");
-        std::thread::sleep(Duration::from_millis(200));
+    let refreshed = eventually(PATIENCE, || {
         cseq += 2;
-    }
+        handset::register_in_clear(&phone, cseq, 3600)
+    });
+    assert!(refreshed.is_ok(), "handset {n} is not refreshed: {refreshed:?}");
     let gone = handset::register_in_clear(&phone, cseq + 2, 0);
     assert!(gone.is_ok(), "handset {n} cannot leave: {gone:?}");
 }

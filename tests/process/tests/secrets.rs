@@ -16,18 +16,8 @@ fn no_secret_is_logged_not_even_at_trace() {
     lab.subscribe(SECOND);
     let mut secrets = vec![("K", handset::K.to_vec()), ("OPc", handset::OPC.to_vec())];
     for (n, tcp) in [(1, false), (2, true)] {
-        let attach = Attach {
-            imsi: IMSI.into(),
-            ue: IpAddr::from([127, 72, 1, 100 + n]),
-            pcscf: lab.address.parse().unwrap(),
-            tcp,
-            alg: "hmac-sha-1-96",
-            ealg: "null",
-            port_uc: 5065,
-            port_us: 5064,
-            spi_uc: 0x1001,
-            spi_us: 0x1002,
-        };
+        let (ue, pcscf) = (IpAddr::from([127, 72, 1, 100 + n]), lab.address.parse().unwrap());
+        let attach = Attach { tcp, ..Attach::new(IMSI, ue, pcscf) };
         let answered = handset::attach_in_clear(&attach).unwrap_or_else(|why| panic!("{why}\n{}", lab.printed()));
         // With sec-agree the keys go on to the kernel, if only to be refused by it.
         let challenge = Attach { imsi: SECOND.into(), ..attach }.challenge().unwrap();

@@ -6,6 +6,7 @@
 
 use super::{cases, ip, verdict};
 use ims_process_tests::handset::{self, Server, Talk};
+use ims_process_tests::patience::until;
 use ims_process_tests::process::Running;
 use ims_process_tests::{http, program};
 use std::fs;
@@ -29,22 +30,11 @@ pub(super) fn tell(folder: &Path, what: &str) {
 }
 
 pub(super) fn wait_for(folder: &Path, what: &str) {
-    let until = Instant::now() + Duration::from_secs(240);
-    while !folder.join(what).exists() {
-        assert!(Instant::now() < until, "nobody said '{what}'");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    assert!(until(Duration::from_secs(240), || folder.join(what).exists()), "nobody said '{what}'");
 }
 
 fn eventually(what: &str, holds: impl Fn() -> bool) -> handset::Result<()> {
-    let until = Instant::now() + Duration::from_secs(40);
-    while !holds() {
-        if Instant::now() >= until {
-            return Err(format!("{what}; there are {} SAs", sas()));
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+    is(until(Duration::from_secs(40), holds), || format!("{what}; there are {} SAs", sas()))
 }
 
 fn output(words: &[&str]) -> String {
@@ -175,13 +165,13 @@ pub(super) fn reauthentications(report: &mut String, servers: &[Server]) {
         let result = handset::reauthenticate(case, server).and_then(|(new, fresh)| {
             // The old set retires after 3 s here.
             let own = UdpSocket::bind(SocketAddr::new(case.ue, case.port_us)).map_err(|e| e.to_string())?;
-            let until = Instant::now() + Duration::from_secs(30);
+            let end = Instant::now() + Duration::from_secs(30);
             let mut old = Talk::new(case, server, &own)?;
             while {
                 old.options()?;
                 !old.is_silent(Duration::from_secs(1))
             } {
-                is(Instant::now() < until, || "the old set does not go".into())?;
+                is(Instant::now() < end, || "the old set does not go".into())?;
             }
             let mut talk = Talk::new(&new, &fresh, &own)?;
             talk.options()?;
