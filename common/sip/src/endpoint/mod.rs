@@ -336,7 +336,7 @@ impl Endpoint {
         let mut all = self.counters.snapshot();
         all["transactions"] = serde_json::json!({
             "server": self.servers.len() + self.finished.len(), "client": self.attempts.len(), "requests": self.requests.len(),
-            "lingering": self.lingering.servers + self.lingering.attempts + self.finished.len(),
+            "lingering": self.lingering(),
         });
         all["location"] = self.locator.snapshot(self.now);
         all
@@ -349,10 +349,15 @@ impl Endpoint {
             ("server", self.servers.len() - servers),
             ("client", self.attempts.len() - attempts),
             ("request", self.requests.len()),
-            ("lingering", servers + attempts),
+            ("lingering", self.lingering()),
         ] {
             out.size(&catalogue::SIP_TRANSACTIONS, &[state], n);
         }
+    }
+
+    /// Transactions that only absorb repetitions.
+    fn lingering(&self) -> usize {
+        self.lingering.servers + self.lingering.attempts + self.finished.len()
     }
 
     fn wake(&mut self, ctx: &mut Ctx<'_>) {
