@@ -1,13 +1,13 @@
 //! Subscriptions in memory, bounded: parsed once, with the keys opened once. Valid as long as this node is the only writer; a
-//! version conflict drops an entry.
+//! version conflict has an entry read again.
 
 use crate::credential::Opened;
 use crate::store;
 use crate::subscriber::{State, Subscription};
 use ims_core::{Impi, RequestId};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
-/// One subscription as it is in the store, or becomes when the commit under way is done.
+/// One subscription as it is in the store, or becomes when the changes under way are done.
 pub(crate) struct Entry {
     pub(crate) record: i64,
     pub(crate) version: u64,
@@ -15,27 +15,73 @@ pub(crate) struct Entry {
     pub(crate) state: State,
     /// Opened credentials, by private identity; filled when first needed.
     pub(crate) opened: Vec<(Impi, Opened)>,
-    /// A change of it is on its way to the store.
+    /// A change of it is on its way to the store, and an answer waits for it.
     pub(crate) busy: bool,
-    /// Requests that wait for that change, in order.
+    /// Requests that wait for a change under way, in order.
     pub(crate) queue: VecDeque<RequestId>,
-    used: u64,
+    /// Sequence numbers that were handed out and that the store has not acknowledged.
+    pub(crate) ahead: u64,
+    /// A change that is still to be written behind the answer.
+    pub(crate) unwritten: bool,
+    /// Such a change is on its way.
+    pub(crate) writing: bool,
+    /// The store may have something else: to be read again before it is used.
+    pub(crate) stale: bool,
+    /// It was used since its turn came last.
+    used: bool,
+    /// Its place in `turns`.
+    turn: u64,
 }
 
 impl Entry {
     pub(crate) fn new(record: i64, version: u64, subscription: Subscription, state: State) -> Self {
-        Self { record, version, subscription, state, opened: Vec::new(), busy: false, queue: VecDeque::new(), used: 0 }
+        Self {
+            record,
+            version,
+            subscription,
+            state,
+            opened: Vec::new(),
+            busy: false,
+            queue: VecDeque::new(),
+            ahead: 0,
+            unwritten: false,
+            writing: false,
+            stale: false,
+            used: false,
+            turn: 0,
+        }
+    }
+
+    /// It holds nothing that is not in the store, and nobody waits for it.
+    fn is_idle(&self) -> bool {
+        !self.busy && !self.writing && !self.unwritten && self.queue.is_empty()
+    }
+
+    /// What was handed out stays handed out when the record is read again.
+    fn go_on_from(&mut self, before: Entry, most_ahead: u64) {
+        self.queue = before.queue;
+        if before.ahead == 0 && !before.unwritten {
+            return;
+        }
+        self.state.go_on_from(&before.state, &self.subscription);
+        self.ahead = most_ahead;
+        self.unwritten = true;
     }
 }
 
+/// What looks for one to forget goes on at the next event after so many.
+const LOOKED_AT_ONCE: usize = 64;
+
+/// When there are too many, those go that were not used since their turn came last (second chance).
 #[derive(Default)]
 pub(crate) struct Cache {
     entries: HashMap<i64, Entry>,
     by_key: HashMap<String, i64>,
-    /// From the least to the most recently used.
-    by_use: BTreeMap<u64, i64>,
-    clock: u64,
+    /// Each entry once, and what is left of removed ones.
+    turns: VecDeque<(u64, i64)>,
+    last_turn: u64,
     capacity: usize,
+    unwritten: usize,
 }
 
 impl Cache {
@@ -49,30 +95,38 @@ impl Cache {
 
     pub(crate) fn entry(&mut self, record: i64) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&record)?;
-        self.clock += 1;
-        self.by_use.remove(&entry.used);
-        entry.used = self.clock;
-        self.by_use.insert(self.clock, record);
+        entry.used = true;
         Some(entry)
     }
 
-    /// Keeps what is there if it is as new, or about to change.
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    /// Without counting as a use.
+    pub(crate) fn peek(&self, record: i64) -> Option<&Entry> {
+        self.entries.get(&record)
+    }
+
+    /// Keeps what is there if it is as new, or about to change. `most_ahead` is the size of the window.
+    pub(crate) fn insert(&mut self, mut entry: Entry, most_ahead: u64) {
         let record = entry.record;
         if let Some(present) = self.entries.get(&record) {
-            if present.busy || present.version >= entry.version {
+            if present.busy || present.writing || !present.stale && present.version >= entry.version {
                 return;
             }
-            self.remove(record);
+            if let Some(before) = self.remove(record) {
+                entry.go_on_from(before, most_ahead);
+            }
         }
+        self.unwritten += usize::from(entry.unwritten);
         self.by_key.extend(store::keys(&entry.subscription).into_iter().map(|key| (key, record)));
+        self.last_turn += 1;
+        (entry.turn, entry.used) = (self.last_turn, true);
+        self.turns.push_back((entry.turn, record));
         self.entries.insert(record, entry);
-        self.entry(record);
+        self.sweep();
     }
 
     pub(crate) fn remove(&mut self, record: i64) -> Option<Entry> {
         let entry = self.entries.remove(&record)?;
-        self.by_use.remove(&entry.used);
+        self.unwritten -= usize::from(entry.unwritten);
         for key in store::keys(&entry.subscription) {
             if self.by_key.get(&key) == Some(&record) {
                 self.by_key.remove(&key);
@@ -81,16 +135,46 @@ impl Cache {
         Some(entry)
     }
 
-    /// Forgets the least recently used ones beyond the capacity; never one that is about to change.
-    pub(crate) fn trim(&mut self) {
-        let excess = self.entries.len().saturating_sub(self.capacity);
-        if excess == 0 {
-            return;
+    /// Says whether the entry has a change that is still to be written; true if that is news.
+    pub(crate) fn set_unwritten(&mut self, record: i64, unwritten: bool) -> bool {
+        let Some(entry) = self.entries.get_mut(&record).filter(|entry| entry.unwritten != unwritten) else {
+            return false;
+        };
+        entry.unwritten = unwritten;
+        if unwritten {
+            self.unwritten += 1;
+        } else {
+            self.unwritten -= 1;
         }
-        let idle = |id: &&i64| self.entries.get(id).is_some_and(|e| !e.busy && e.queue.is_empty());
-        let oldest: Vec<i64> = self.by_use.values().filter(idle).take(excess).copied().collect();
-        for record in oldest {
-            self.remove(record);
+        true
+    }
+
+    /// How many have a change that is still to be written.
+    pub(crate) fn unwritten(&self) -> usize {
+        self.unwritten
+    }
+
+    /// Forgets some that were not used lately, beyond the capacity; never one that holds what the store does not have.
+    pub(crate) fn trim(&mut self) {
+        let mut looked_at = 0;
+        while self.entries.len() > self.capacity && looked_at < LOOKED_AT_ONCE {
+            looked_at += 1;
+            let Some((turn, record)) = self.turns.pop_front() else { return };
+            let Some(entry) = self.entries.get_mut(&record).filter(|entry| entry.turn == turn) else { continue };
+            if entry.used || !entry.is_idle() {
+                entry.used = false;
+                self.turns.push_back((turn, record));
+            } else {
+                self.remove(record);
+            }
+        }
+    }
+
+    /// Of removed entries no more is left than there are entries.
+    fn sweep(&mut self) {
+        if self.turns.len() > 2 * self.entries.len() + 64 {
+            let entries = &self.entries;
+            self.turns.retain(|(turn, record)| entries.get(record).is_some_and(|entry| entry.turn == *turn));
         }
     }
 

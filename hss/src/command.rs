@@ -1,5 +1,6 @@
 //! The commands of the REST API: `subscriber.create`, `show`, `list`, `change` and `remove`.
 
+use crate::behind::WINDOW;
 use crate::error::Refusal;
 use crate::fields::Fields;
 use crate::subscriber::{State, Subscription};
@@ -66,7 +67,8 @@ impl Hss {
         let job = |imsi: String, call| Job::Command(Box::new(CommandJob { id, imsi, call, tries: 0 }));
         match call.as_str() {
             "subscriber.create" => {
-                let made = provision::create(&args, &self.config, &self.ring, ctx.rng)?;
+                let mut made = provision::create(&args, &self.config, &self.ring, ctx.rng)?;
+                made.1.run = self.behind.run();
                 let request = insertion(&made.0, &made.1);
                 let imsi = made.0.imsi.to_string();
                 self.ask_store(job(imsi, Call::Create(Box::new(made))), Stage::Inserting, request, ctx);
@@ -120,7 +122,7 @@ impl Hss {
     }
 
     pub(crate) fn on_listed(&mut self, job: Job, limit: usize, records: &[Record], ctx: &mut Ctx<'_>) {
-        let read: Result<Vec<_>, _> = records.iter().take(limit).map(store::read).collect();
+        let read: Result<Vec<_>, _> = records.iter().take(limit).map(|record| self.as_it_is(record)).collect();
         let result = read.map(|page| {
             let shown: Vec<Value> =
                 page.iter().map(|(subscription, state)| provision::show(subscription, state)).collect();
@@ -131,6 +133,16 @@ impl Hss {
             Ok(listing) => self.reply(&job, Ok(listing), ctx),
             Err(refusal) => self.fail(job, refusal, ctx),
         }
+    }
+
+    /// What a record says now: in memory it may be newer.
+    fn as_it_is(&self, record: &Record) -> Result<(Subscription, State), Refusal> {
+        let (subscription, mut state) = store::read(record)?;
+        match self.cache.peek(record.id) {
+            Some(entry) if !entry.stale => state.clone_from(&entry.state),
+            _ => state.catch_up(self.behind.run(), WINDOW, &subscription),
+        }
+        Ok((subscription, state))
     }
 
     pub(crate) fn reply(&mut self, job: &Job, result: Result<Value, Problem>, ctx: &mut Ctx<'_>) {

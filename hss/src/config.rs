@@ -29,6 +29,9 @@ pub struct Config {
     pub keep_server_name: bool,
     /// How long the store may take to answer, in seconds or with a unit.
     pub store_timeout: Span,
+    /// How long what an MAR changes (sequence numbers, pending authentications) may wait to be written when it has been answered; 0:
+    /// it is on disk before. A crash repeats no sequence number either way, but may forget that a challenge is pending.
+    pub write_behind: Span,
     /// The most requests and commands in progress; beyond it, peers are told DIAMETER_TOO_BUSY.
     pub max_pending: usize,
     /// When the oldest request waits longer than this for the store, what begins a registration is told DIAMETER_TOO_BUSY;
@@ -100,6 +103,7 @@ impl Default for Config {
             charging: Charging::default(),
             keep_server_name: true,
             store_timeout: Span::secs(3),
+            write_behind: Span::secs(1),
             max_pending: 10_000,
             busy_after: Span::secs(1),
             cache: 50_000,

@@ -1,9 +1,11 @@
 //! The HSS: a Diameter server for Cx (TS 29.228) and the commands that provision subscribers, over a durable store.
 //!
 //! Every request takes the same way: *load* the subscription, *decide* (a pure function in [`cx`] or [`provision`]), *commit*
-//! the change under a version check, and *answer* only when the store has said that the change is on disk. A sequence number
-//! that left in an answer is therefore never handed out again, whatever happens to this process.
+//! the change under a version check, and *answer* only when the store has said that the change is on disk. What an MAR changes is
+//! the exception: it is answered first and written behind ([`behind`]). A sequence number that left in an answer is never handed
+//! out again all the same, whatever happens to this process.
 
+mod behind;
 mod cache;
 mod command;
 pub mod config;
@@ -22,6 +24,7 @@ pub mod subscriber;
 pub use config::Config;
 pub use error::Refusal;
 
+use crate::behind::Behind;
 use crate::cache::Cache;
 use crate::command::CommandJob;
 use crate::cx::Change;
@@ -47,6 +50,7 @@ pub struct Hss {
     ring: KeyRing,
     endpoint: Endpoint,
     cache: Cache,
+    behind: Behind,
     /// What waits for the store, or for another request's commit.
     waiting: HashMap<RequestId, Waiting>,
     timers: Timers<RequestId>,
@@ -78,6 +82,8 @@ enum Job {
 #[derive(Debug)]
 enum Stage {
     Loading,
+    /// Until the store has counted this run.
+    Starting,
     /// Behind the commit of another request for the same record.
     Queued,
     /// Whether the public identity is another's or nobody's.
@@ -105,14 +111,20 @@ enum Outcome {
 impl Node for Hss {
     fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
         match event {
-            Event::Start => self.endpoint.on_start(ctx),
+            Event::Start => {
+                self.begin_run(ctx);
+                self.endpoint.on_start(ctx);
+            }
             Event::LinkUp { link, peer, remote } => self.endpoint.on_link_up(link, peer, remote, ctx),
             Event::LinkDown { link, peer } => self.endpoint.on_link_down(link, peer, ctx),
             Event::Diameter { link, bytes } => self.endpoint.on_message(link, bytes, ctx),
             Event::Stored { id, result } => self.on_stored(id, result, ctx),
             Event::Command(command) => self.on_command(command, ctx),
             Event::Timeout => self.on_timeout(ctx),
-            Event::Stop => self.endpoint.shutdown(DisconnectCause::Rebooting, ctx),
+            Event::Stop => {
+                self.write_all(ctx);
+                self.endpoint.shutdown(DisconnectCause::Rebooting, ctx);
+            }
             Event::Restored(portion) => self.on_restored(portion, ctx),
             // The HSS asked for none of these.
             Event::Sip(_)
@@ -126,11 +138,12 @@ impl Node for Hss {
         while let Some(event) = self.endpoint.next_event() {
             self.on_diameter(event, ctx);
         }
+        self.write_due(ctx);
         self.cache.trim();
     }
 
     fn deadline(&self) -> Option<Time> {
-        earliest(self.timers.next(), self.endpoint.deadline())
+        earliest(earliest(self.timers.next(), self.behind.deadline()), self.endpoint.deadline())
     }
 
     fn snapshot(&self) -> serde_json::Value {
@@ -143,6 +156,7 @@ impl Node for Hss {
             "waiting": self.waiting.len() + self.pushes.len(),
             "undelivered": self.undelivered.len(),
             "cached": self.cache.len(),
+            "unwritten": self.cache.unwritten(),
             "diameter": diameter,
         })
     }
@@ -152,6 +166,7 @@ impl Node for Hss {
         out.counts(&catalogue::REFUSALS, &self.refusals);
         out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.pushes.len());
         out.size(&catalogue::SUBSCRIBERS_CACHED, &[], self.cache.len());
+        out.size(&catalogue::SUBSCRIBERS_UNWRITTEN, &[], self.cache.unwritten());
         self.store_times.iter().for_each(|(operation, took)| out.histogram(&catalogue::STORE_TIME, &[operation], took));
     }
 }
@@ -162,7 +177,7 @@ impl Stage {
         match self {
             Self::Loading | Self::Probing { .. } => "load",
             Self::Committing { .. } => "commit",
-            Self::Inserting | Self::Listing { .. } | Self::Queued => "other",
+            Self::Inserting | Self::Listing { .. } | Self::Queued | Self::Starting => "other",
         }
     }
 }
@@ -174,6 +189,7 @@ impl Hss {
             ring,
             endpoint: Endpoint::new(config.endpoint()),
             cache: Cache::new(config.cache),
+            behind: Behind::default(),
             waiting: HashMap::new(),
             timers: Timers::default(),
             pushes: HashMap::new(),
@@ -188,7 +204,7 @@ impl Hss {
 
     /// Nothing is in progress.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty() && self.pushes.is_empty() && self.endpoint.is_quiet()
+        self.waiting.is_empty() && self.pushes.is_empty() && self.behind.is_quiet() && self.endpoint.is_quiet()
     }
 
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
@@ -207,6 +223,7 @@ impl Hss {
 
     fn on_timeout(&mut self, ctx: &mut Ctx<'_>) {
         self.endpoint.on_timeout(ctx);
+        self.write_late(ctx);
         while let Some(id) = self.timers.pop(ctx.now) {
             let Some(waiting) = self.waiting.remove(&id) else { continue };
             let refusal = match waiting.stage {
@@ -215,7 +232,7 @@ impl Hss {
             };
             if let Stage::Committing { record, .. } = waiting.stage {
                 // Whether the change was made is not known: what is in memory counts no more.
-                self.forget(record, ctx);
+                self.doubt(record, ctx);
             }
             self.fail(waiting.job, refusal, ctx);
         }
@@ -235,6 +252,10 @@ impl Hss {
     }
 
     fn load(&mut self, job: Job, ctx: &mut Ctx<'_>) {
+        if !self.has_begun() {
+            let id = self.park(job, Stage::Starting, ctx);
+            return self.wait_for_run(id);
+        }
         let request = StoreRequest::Load { key: job.key() };
         self.ask_store(job, Stage::Loading, request, ctx);
     }
@@ -245,11 +266,15 @@ impl Hss {
     }
 
     fn park(&mut self, job: Job, stage: Stage, ctx: &Ctx<'_>) -> RequestId {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
+        let id = self.next_id();
         self.timers.set(id, ctx.now + self.config.store_timeout.0);
         self.waiting.insert(id, Waiting { job, stage, since: ctx.now });
         id
+    }
+
+    fn next_id(&mut self) -> RequestId {
+        self.last_id += 1;
+        RequestId(self.last_id)
     }
 
     fn unpark(&mut self, id: RequestId) -> Option<Waiting> {
@@ -259,23 +284,34 @@ impl Hss {
 
     /// With the subscription in memory.
     fn run(&mut self, job: Job, record: i64, ctx: &mut Ctx<'_>) {
-        let busy = self.cache.entry(record).map(|entry| entry.busy);
-        match (busy, job) {
-            (None, job) => self.retry(job, ctx),
-            (Some(true), job) => {
-                let id = self.park(job, Stage::Queued, ctx);
-                if let Some(entry) = self.cache.entry(record) {
-                    entry.queue.push_back(id);
-                }
-            }
-            (Some(false), Job::Cx(job)) => self.decide_cx(job, record, ctx),
-            (Some(false), Job::Command(job)) => self.decide_command(job, record, ctx),
+        let Some(entry) = self.cache.entry(record) else { return self.retry(job, ctx) };
+        if entry.stale {
+            return self.load(job, ctx);
+        }
+        if entry.busy {
+            return self.queue(job, record, ctx);
+        }
+        match job {
+            Job::Cx(job) => self.decide_cx(job, record, ctx),
+            Job::Command(job) => self.decide_command(job, record, ctx),
+        }
+    }
+
+    /// Behind the change that is under way.
+    fn queue(&mut self, job: Job, record: i64, ctx: &Ctx<'_>) {
+        let id = self.park(job, Stage::Queued, ctx);
+        if let Some(entry) = self.cache.entry(record) {
+            entry.queue.push_back(id);
         }
     }
 
     /// Stores a change of the record. Requests for it that come meanwhile wait.
     fn commit(&mut self, job: Job, record: i64, outcome: Outcome, ctx: &mut Ctx<'_>) {
         let Some(entry) = self.cache.entry(record) else { return self.retry(job, ctx) };
+        if entry.writing {
+            // Its version will be another.
+            return self.queue(job, record, ctx);
+        }
         entry.busy = true;
         let version = entry.version;
         let request = match &outcome {
@@ -296,16 +332,16 @@ impl Hss {
     }
 
     fn on_stored(&mut self, id: RequestId, result: Result<StoreReply, StoreError>, ctx: &mut Ctx<'_>) {
+        if self.on_written(id, &result, ctx) {
+            return;
+        }
         // Absent: it was answered when its time was over.
         let Some(Waiting { job, stage, since }) = self.unpark(id) else { return };
         let took = self.store_times.entry(stage.operation()).or_insert_with(Histogram::long);
         took.observe(ctx.now.since(since));
         match (stage, result) {
-            (Stage::Loading, Ok(StoreReply::Loaded(Some(record)))) => match store::read(&record) {
-                Ok((subscription, state)) => {
-                    self.cache.insert(cache::Entry::new(record.id, record.version, subscription, state));
-                    self.run(job, record.id, ctx);
-                }
+            (Stage::Loading, Ok(StoreReply::Loaded(Some(record)))) => match self.remember(&record) {
+                Ok(()) => self.run(job, record.id, ctx),
                 Err(refusal) => self.fail(job, refusal, ctx),
             },
             (Stage::Loading, Ok(StoreReply::Loaded(None))) => self.not_found(job, ctx),
@@ -319,7 +355,7 @@ impl Hss {
                 self.on_committed(job, record, None, outcome, ctx);
             }
             (Stage::Committing { record, .. }, Err(StoreError::Conflict)) => {
-                self.forget(record, ctx);
+                self.doubt(record, ctx);
                 self.retry(job, ctx);
             }
             (Stage::Inserting, Ok(StoreReply::Inserted { .. })) => self.on_inserted(job, ctx),
@@ -342,8 +378,9 @@ impl Hss {
                 let Change { state, terminate } = *change;
                 self.on_state(&state, ctx);
                 if let Some(entry) = self.cache.entry(record) {
-                    (entry.version, entry.state, entry.busy) = (version, state, false);
+                    (entry.version, entry.state, entry.busy, entry.ahead) = (version, state, false, 0);
                 }
+                self.cache.set_unwritten(record, false);
                 self.answer(&job, message, ctx);
                 self.terminate(terminate, ctx);
                 self.resume(record, ctx);
@@ -374,8 +411,13 @@ impl Hss {
 
     /// Drops a record from memory; what waited for it starts again.
     fn forget(&mut self, record: i64, ctx: &mut Ctx<'_>) {
-        let Some(entry) = self.cache.remove(record) else { return };
-        for id in entry.queue {
+        if let Some(entry) = self.cache.remove(record) {
+            self.submit_again(entry.queue, ctx);
+        }
+    }
+
+    fn submit_again(&mut self, parked: impl IntoIterator<Item = RequestId>, ctx: &mut Ctx<'_>) {
+        for id in parked {
             if let Some(waiting) = self.unpark(id) {
                 self.submit(waiting.job, ctx);
             }
@@ -384,7 +426,7 @@ impl Hss {
 
     fn settle_failed(&mut self, stage: &Stage, ctx: &mut Ctx<'_>) {
         if let Stage::Committing { record, .. } = stage {
-            self.forget(*record, ctx);
+            self.doubt(*record, ctx);
         }
     }
 

@@ -115,7 +115,7 @@ pub fn change(
     let ends = new.sets != old.sets || remaining != impis(old) || (new.barred && !old.barred);
     let terminate = ends.then(|| termination(&state, "the subscription was changed")).flatten();
     if ends {
-        state = State { sqn: state.sqn, ..State::default() };
+        state = State { sqn: state.sqn, run: state.run, ..State::default() };
         state.sqn.retain(|impi, _| remaining.contains(impi));
     }
     Ok(Changed { subscription: new, state, terminate })

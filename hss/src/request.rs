@@ -68,9 +68,10 @@ impl Hss {
         let Some(entry) = self.cache.entry(record) else { return self.retry(Job::Cx(job), ctx) };
         match decide(&self.config, &self.ring, entry, &job, ctx.rng) {
             Ok(Decision { answer, change: None }) => self.endpoint.answer(job.token, answer, ctx),
-            Ok(Decision { answer: message, change: Some(change) }) => {
-                self.commit(Job::Cx(job), record, Outcome::Answer { message, change }, ctx);
-            }
+            Ok(Decision { answer: message, change: Some(change) }) => match self.take_behind(record, change, ctx) {
+                Ok(()) => self.endpoint.answer(job.token, message, ctx),
+                Err(change) => self.commit(Job::Cx(job), record, Outcome::Answer { message, change }, ctx),
+            },
             Err(refusal) => self.refuse_or_probe(job, refusal, ctx),
         }
     }
@@ -117,7 +118,7 @@ impl Hss {
         self.endpoint.answer(token, answer, ctx);
     }
 
-    fn note(&mut self, command: &str, refusal: &Refusal) {
+    pub(crate) fn note(&mut self, command: &str, refusal: &Refusal) {
         *self.refusals.entry(refusal.name()).or_default() += 1;
         match refusal.is_fault() {
             true => tracing::warn!("{command} refused: {refusal}"),

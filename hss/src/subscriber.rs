@@ -2,7 +2,7 @@
 //! registration sets, and the state that traffic gives it.
 
 use crate::config::Capabilities;
-use crate::credential::PrivateIdentity;
+use crate::credential::{Credential, PrivateIdentity};
 use ims_aka::Sqn;
 use ims_core::{Impi, Impu, Imsi, Msisdn};
 use serde::{Deserialize, Serialize};
@@ -73,6 +73,11 @@ impl Subscription {
     pub fn impus(&self) -> impl Iterator<Item = &PublicIdentity> {
         self.sets.iter().flatten()
     }
+
+    /// The private identities whose SIM counts sequence numbers.
+    fn sims(&self) -> impl Iterator<Item = &Impi> {
+        self.private_identities.iter().filter(|p| matches!(p.credential, Credential::Aka(_))).map(|p| &p.impi)
+    }
 }
 
 /// What traffic changes.
@@ -92,6 +97,9 @@ pub struct State {
     /// The revision of the profile that the assigned S-CSCF has.
     #[serde(default)]
     pub downloaded: u64,
+    /// The run of the HSS in which this was written ([`crate::behind`]).
+    #[serde(default)]
+    pub run: u64,
 }
 
 /// An S-CSCF by its SIP name, and how to reach it by Diameter.
@@ -163,6 +171,43 @@ impl State {
         }
     }
 
+    /// As it was read from the store in this run: in each run since it was written, up to `window` sequence numbers may have been
+    /// handed out of which the store does not know. The numbers go on beyond them (TS 33.102 C.2.1 lets SEQ jump by 2^28).
+    pub fn catch_up(&mut self, run: u64, window: u64, subscription: &Subscription) {
+        let jump = run.saturating_sub(self.run).saturating_mul(window);
+        if jump > 0 {
+            self.run = run;
+            for impi in subscription.sims() {
+                let sqn = self.sqn(impi);
+                self.sqn.insert(impi.clone(), Sqn::new(sqn.seq() + jump, sqn.ind() as u8).0);
+            }
+        }
+    }
+
+    /// How many sequence numbers `later` is ahead, if these and pending authentications are all that is different: the loss of
+    /// such a change is made good by [`State::catch_up`] and by another challenge.
+    pub fn steps_to(&self, later: &Self) -> Option<u64> {
+        let Self { sqn, assigned, pending: _, sets, downloaded, run } = later;
+        let same =
+            *assigned == self.assigned && *sets == self.sets && *downloaded == self.downloaded && *run == self.run;
+        if !same || self.sqn.keys().any(|impi| !sqn.contains_key(impi)) {
+            return None;
+        }
+        let steps = sqn.iter().map(|(impi, sqn)| Sqn(*sqn).seq().checked_sub(self.sqn(impi).seq()));
+        steps.sum()
+    }
+
+    /// What `before` had handed out and left pending, and the store does not know of yet.
+    pub fn go_on_from(&mut self, before: &Self, subscription: &Subscription) {
+        for impi in subscription.sims() {
+            if before.sqn(impi) > self.sqn(impi) {
+                self.sqn.insert(impi.clone(), before.sqn(impi).0);
+            }
+        }
+        let known = |(impi, _): &(&Impi, &Scscf)| subscription.private_identity(impi).is_some();
+        self.pending.extend(before.pending.iter().filter(known).map(|(impi, scscf)| (impi.clone(), scscf.clone())));
+    }
+
     pub fn sqn(&self, impi: &Impi) -> Sqn {
         Sqn(self.sqn.get(impi).copied().unwrap_or_default())
     }
@@ -174,5 +219,69 @@ impl State {
 
     pub fn is_assigned_to(&self, server_name: &str) -> bool {
         self.assigned.as_ref().is_some_and(|scscf| scscf.name == server_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cx::fixture::{Fixture, S1, S2, scscf};
+    use serde_json::json;
+
+    #[test]
+    fn after_each_run_since_it_was_written_the_numbers_go_on_beyond_what_may_have_been_handed_out() {
+        let mut f = Fixture::new();
+        let impi = f.impi();
+        f.state.run = 7;
+        f.state.sqn.insert(impi.clone(), Sqn::new(100, 4).0);
+        for (run, seq) in [(7, 100), (8, 132), (8, 132), (10, 196), (9, 196)] {
+            f.state.catch_up(run, 32, &f.subscription);
+            assert_eq!(f.state.sqn(&impi), Sqn::new(seq, 4), "in run {run}");
+        }
+        let mut never_written = State::default();
+        never_written.catch_up(3, 32, &f.subscription);
+        assert_eq!((never_written.sqn(&impi).seq(), never_written.run), (96, 3));
+        let mut softphone = Fixture::of_softphone(json!({ "password": "Circle Of Life" }));
+        softphone.state.catch_up(3, 32, &softphone.subscription);
+        assert!(softphone.state.sqn.is_empty(), "a password has no sequence numbers");
+    }
+
+    #[test]
+    fn numbers_and_challenges_alone_may_be_written_later() {
+        let mut f = Fixture::new();
+        let impi = f.impi();
+        f.state.sqn.insert(impi.clone(), Sqn::new(5, 4).0);
+        let of = |change: &dyn Fn(&mut State)| {
+            let mut later = f.state.clone();
+            change(&mut later);
+            f.state.steps_to(&later)
+        };
+        let count = |state: &mut State, seq| {
+            state.sqn.insert(impi.clone(), Sqn::new(seq, 4).0);
+        };
+        assert_eq!(of(&|_| {}), Some(0));
+        assert_eq!(of(&|s| count(s, 8)), Some(3));
+        assert_eq!(of(&|s| drop(s.pending.insert(impi.clone(), scscf(S1)))), Some(0));
+        assert_eq!(of(&|s| count(s, 4)), None, "backwards");
+        assert_eq!(of(&|s| s.sqn.clear()), None);
+        assert_eq!(of(&|s| s.assigned = Some(scscf(S1))), None);
+        assert_eq!(of(&|s| s.downloaded += 1), None);
+        assert_eq!(of(&|s| s.set_mut(0).unregistered = true), None);
+    }
+
+    #[test]
+    fn what_was_handed_out_stays_so_when_the_store_has_something_older() {
+        let mut f = Fixture::new();
+        let (impi, other) = (f.impi(), Impi::parse("other@ims.example").unwrap());
+        let mut before = f.state.clone();
+        for (impi, name) in [(&impi, S1), (&other, S2)] {
+            before.sqn.insert(impi.clone(), Sqn::new(9, 4).0);
+            before.pending.insert(impi.clone(), scscf(name));
+        }
+        f.state.go_on_from(&before, &f.subscription);
+        assert_eq!((f.state.sqn(&impi).seq(), f.state.sqn.len(), f.state.pending.len()), (9, 1, 1));
+        f.state.sqn.insert(impi.clone(), Sqn::new(500, 4).0);
+        f.state.go_on_from(&before, &f.subscription);
+        assert_eq!(f.state.sqn(&impi).seq(), 500, "and what is newer there stays");
     }
 }

@@ -29,8 +29,10 @@ pub(crate) struct Invariants {
     /// Branches of requests that handsets sent in clear: they may be answered in clear.
     clear_branches: BTreeSet<String>,
     sims: BTreeMap<String, Algorithm>,
-    /// The highest sequence number handed out per IMPI.
+    /// The last sequence number handed out per IMPI.
     sqns: BTreeMap<String, Sqn>,
+    /// All of them.
+    handed_out: BTreeSet<(String, Sqn)>,
     /// Sessions and what they were given: a request repeated with the T bit gets the same answer again.
     given: BTreeSet<(Vec<u8>, Vec<u8>)>,
     /// Sessions of MARs that carry AUTS: the SIM may set the counter back.
@@ -110,10 +112,11 @@ impl Invariants {
         sqn.copy_from_slice(&autn[..6]);
         sqn.iter_mut().zip(algorithm.f2345(rand).ak).for_each(|(byte, ak)| *byte ^= ak);
         let sqn = Sqn::from_bytes(sqn);
+        assert!(self.handed_out.insert((impi.clone(), sqn)), "{sqn:?} was handed out before");
         let before = self.sqns.insert(impi, sqn);
         let resync = self.resynchronising.remove(&session);
         if let Some(before) = before.filter(|_| !resync) {
-            assert!(sqn.seq() > before.seq(), "a sequence number was handed out twice: {sqn:?} after {before:?}");
+            assert!(sqn.seq() > before.seq(), "a sequence number that is not higher: {sqn:?} after {before:?}");
         }
     }
 }

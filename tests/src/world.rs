@@ -180,6 +180,11 @@ impl World {
     pub fn crash(&mut self, node: NodeId) {
         self.hosts[node.0].node = None;
         self.hosts[node.0].deadline = None;
+        // Answers to what it had asked of its surroundings are for nobody.
+        self.agenda.retain(|_, due| {
+            !matches!(due, Due::Tell(to, Event::Stored { .. } | Event::Dns { .. } | Event::Sa { .. } | Event::SaAudited { .. })
+                if *to == node)
+        });
         self.hosts[node.0].sas.orphan();
         self.invariants.on_crash(node);
         self.note(node, "crashes");

@@ -1,7 +1,7 @@
 //! Nodes as tasks: binding all that they need, starting them, and ending them.
 
 use crate::dns::Dns;
-use crate::inbox::{Inbox, Intake};
+use crate::inbox::{Inbox, Input, Intake};
 use crate::keep::{Journal, Keeping};
 use crate::node_task::{NodeTask, Tap};
 use crate::store::{self, Sqlite, StoreJob};
@@ -398,10 +398,18 @@ impl Running {
 
     /// Until the Diameter links are closed and the databases have taken all that waits, or too long.
     async fn farewell(&self) {
+        let mut heard = Vec::new();
         for seat in &self.world.nodes {
             seat.inbox.push(Event::Stop);
+            let (reply, turn) = oneshot::channel();
+            seat.inbox.input(Input::Ping(reply));
+            heard.push(turn);
         }
         let done = async {
+            // What a node wants written in the end is with the database when its turn has come.
+            for turn in heard {
+                let _ = turn.await;
+            }
             let idle = |store: &mpsc::Sender<StoreJob>| store.capacity() == store.max_capacity();
             while !(self.world.links.all_closed() && self.world.stores.values().all(idle)) {
                 tokio::time::sleep(LOOK).await;

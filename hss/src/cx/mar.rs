@@ -91,10 +91,13 @@ fn sqn_of_usim(request: &Mar, authorization: &[u8], algorithm: &Algorithm) -> Re
     ims_aka::resynchronise(algorithm, rand, auts).map_err(refusal)
 }
 
-/// Only the S-CSCF that got the challenge can know of its AUTS.
+/// Only the S-CSCF that got the challenge can know of its AUTS. Where no name is known, a crash may have cost it: the AUTS is
+/// verified in any case.
 fn is_known_server(view: View<'_>, request: &Mar) -> bool {
-    let pending = view.state.pending.get(&request.impi);
-    view.state.is_assigned_to(&request.server_name) || pending.is_some_and(|scscf| scscf.name == request.server_name)
+    match (view.state.pending.get(&request.impi), &view.state.assigned) {
+        (None, None) => true,
+        (pending, assigned) => pending.into_iter().chain(assigned).any(|scscf| scscf.name == request.server_name),
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ fn uar(imsi: &str, of: &str, visited: Option<&str>, kind: UserAuthorizationType)
     Uar { impi: impi(imsi), impu: temporary(of), visited_network, kind, emergency: false }.to_message()
 }
 
-fn mar_of(server: &str, scheme: &str, authorization: Option<Vec<u8>>) -> Message {
+fn mar_at(server: &str, scheme: &str, authorization: Option<Vec<u8>>) -> Message {
     let (scheme, server_name) = (scheme.into(), server.into());
     Mar { impi: impi(IMSI), impu: temporary(IMSI), server_name, items: 1, scheme, authorization }.to_message()
 }
@@ -39,10 +39,10 @@ fn each_refusal_has_its_result_and_its_counter() {
             ResultCode::IDENTITY_NOT_REGISTERED,
         ),
         ("roaming-not-allowed", uar(OTHER, OTHER, Some("\"far.example\""), register), ResultCode::ROAMING_NOT_ALLOWED),
-        ("unsupported-scheme", mar_of(S1, "Digest-Mystery", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
-        ("has-sim", mar_of(S1, "SIP Digest", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
-        ("resynchronisation", mar_of(S1, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
-        ("not-assigned", mar_of(S2, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
+        ("unsupported-scheme", mar_at(S1, "Digest-Mystery", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
+        ("has-sim", mar_at(S1, "SIP Digest", None), ResultCode::AUTH_SCHEME_NOT_SUPPORTED),
+        ("resynchronisation", mar_at(S1, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
+        ("not-assigned", mar_at(S2, AKA, Some(vec![7; 30])), ResultCode::UNABLE_TO_COMPLY),
         ("not-assigned", sar_of(S2, Kind::UserDeregistration), ResultCode::UNABLE_TO_COMPLY),
         ("other-server-assigned", sar_of(S2, Kind::Registration), ResultCode::IDENTITY_ALREADY_REGISTERED),
         ("assignment-type", sar_of(S1, Kind::PgwUpdate), ResultCode::IN_ASSIGNMENT_TYPE),

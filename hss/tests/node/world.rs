@@ -3,7 +3,7 @@
 use hss::{Config, Hss};
 use ims_aka::{Algorithm, Challenge, Usim};
 use ims_core::command::{Command, CommandId, Problem};
-use ims_core::store::{MemoryStore, StoreError, StoreRequest};
+use ims_core::store::{MemoryStore, Record, StoreError, StoreReply, StoreRequest};
 use ims_core::{Action, Ctx, Event, Impi, Impu, LinkId, Node, RequestId, Rng, Secret, Time};
 use ims_diameter::cx::{
     AuthItem, Lia, Lir, Maa, Mar, ResultCode, Saa, Sar, ServerAssignmentType, Uaa, Uar, UserAuthorizationType,
@@ -48,14 +48,22 @@ pub(crate) fn config() -> Config {
 
 impl World {
     pub(crate) fn new(config: Config) -> Self {
+        Self::over(MemoryStore::default(), config)
+    }
+
+    fn over(store: MemoryStore, config: Config) -> Self {
+        Self::on(store, config, Disk::Works)
+    }
+
+    fn on(store: MemoryStore, config: Config, disk: Disk) -> Self {
         let peer = PeerConfig { connect: Some("127.0.0.1:3868".into()), ..PeerConfig::default() };
         let scscf =
             EndpointConfig { origin_host: format!("scscf.{D}"), peers: vec![peer], ..EndpointConfig::default() };
         let mut world = Self {
             hss: Hss::new(config).unwrap(),
             scscf: Endpoint::new(scscf),
-            store: MemoryStore::default(),
-            disk: Disk::Works,
+            store,
+            disk,
             queue: VecDeque::new(),
             now: Time::from_secs(1_700_000_000),
             rng: Rng::from_u64(1),
@@ -66,7 +74,7 @@ impl World {
         };
         world.give(Event::Start);
         world.of_scscf(|scscf, ctx| scscf.on_start(ctx));
-        assert!(world.hss.is_quiet());
+        assert!(world.hss.is_quiet() || !matches!(world.disk, Disk::Works));
         world
     }
 
@@ -78,8 +86,13 @@ impl World {
     }
 
     /// Another HSS over the same store.
-    pub(crate) fn restarted(mut self, config: Config) -> Self {
-        Self { store: std::mem::take(&mut self.store), rng: Rng::from_u64(self.rng.u64()), ..Self::new(config) }
+    pub(crate) fn restarted(self, config: Config) -> Self {
+        self.restarted_on(config, Disk::Works)
+    }
+
+    pub(crate) fn restarted_on(mut self, config: Config, disk: Disk) -> Self {
+        let store = std::mem::take(&mut self.store);
+        Self { rng: Rng::from_u64(self.rng.u64()), ..Self::on(store, config, disk) }
     }
 
     /// Kills the HSS. The disk keeps what it acknowledged; what was under way is done or lost.
@@ -100,7 +113,7 @@ impl World {
                 Action::Store { id, request } => self.perform(id, request),
                 Action::Reply { id, result } => self.replies.push((id, result)),
                 // Kept across restarts: the simulator's scenarios look at it.
-                Action::Put(_) | Action::Delete { .. } => {}
+                Action::Put(_) | Action::Delete { .. } | Action::CloseLink(_) => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
@@ -222,6 +235,32 @@ impl World {
         self.give(Event::Timeout);
     }
 
+    /// Until what was answered is written.
+    pub(crate) fn rest(&mut self) {
+        self.pass(Duration::from_secs(2));
+        assert_eq!(self.unwritten(), 0);
+    }
+
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.hss.snapshot()["unwritten"].as_u64().unwrap()
+    }
+
+    /// The state of the subscriber on the disk.
+    pub(crate) fn stored(&mut self) -> (Record, Value) {
+        let load = StoreRequest::Load { key: format!("imsi:{IMSI}") };
+        let Ok(StoreReply::Loaded(Some(record))) = self.store.perform(load) else { panic!() };
+        let state = serde_json::from_slice(&record.state).unwrap();
+        (record, state)
+    }
+
+    /// Another program changes the subscriber.
+    pub(crate) fn change_stored(&mut self, change: impl FnOnce(&mut Value)) {
+        let (record, mut state) = self.stored();
+        change(&mut state);
+        let (id, version, state) = (record.id, record.version, state.to_string().into_bytes());
+        self.store.perform(StoreRequest::Commit { id, version, state }).unwrap();
+    }
+
     pub(crate) fn refusals(&self, name: &str) -> u64 {
         self.hss.snapshot()["refusals"][name].as_u64().unwrap_or(0)
     }
@@ -240,15 +279,18 @@ pub(crate) fn temporary(imsi: &str) -> Impu {
 }
 
 pub(crate) fn mar(imsi: &str) -> Message {
-    let mar = Mar {
+    mar_of(imsi).to_message()
+}
+
+pub(crate) fn mar_of(imsi: &str) -> Mar {
+    Mar {
         impi: impi(imsi),
         impu: temporary(imsi),
         server_name: S1.into(),
         items: 1,
         scheme: "Digest-AKAv1-MD5".into(),
         authorization: None,
-    };
-    mar.to_message()
+    }
 }
 
 pub(crate) fn sar(kind: ServerAssignmentType) -> Sar {

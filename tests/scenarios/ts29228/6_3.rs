@@ -1,6 +1,7 @@
 //! TS 29.228 6.3: authentication; what the HSS hands out, it never hands out again.
 
 use crate::support::rewrite;
+use ims_core::config::Span;
 use ims_sip::Name;
 use ims_tests::{Lab, LabConfig, What};
 use std::time::Duration;
@@ -19,6 +20,67 @@ fn sequence_numbers_survive_a_crash() {
     lab.register(0).unwrap();
     assert_eq!(lab.ue(0)["counters"].get("resynchronisations"), None, "the SIM accepted each of them");
     lab.rest();
+    lab.assert_no_faults();
+}
+
+fn restart_hss(lab: &mut Lab) {
+    lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
+}
+
+/// At each step that the world takes until the handset is told: what an MAR changed may not be written yet. The handset gets
+/// there, no number comes twice (the invariants watch), the SIM accepts each, and what a SAR was told is so.
+#[test]
+fn the_hss_may_die_at_any_step_of_a_registration() {
+    for scscfs in [1, 2] {
+        let mut died = 0;
+        for steps in 0..1000 {
+            let mut config = LabConfig { scscfs, ..LabConfig::default() };
+            config.ue.retry = Some(Span::secs(5));
+            let mut lab = Lab::new(config);
+            let id = lab.world.command(lab.ues[0], "register", serde_json::Value::Null);
+            for _ in 0..steps {
+                lab.world.step();
+            }
+            let was_told = lab.world.reply(id).is_some_and(|told| told.is_ok());
+            restart_hss(&mut lab);
+            let registered = |lab: &mut Lab| lab.subscriber(0)["impus"].to_string().contains("\"registered\"");
+            if was_told {
+                assert!(registered(&mut lab), "after {steps} steps");
+            }
+            lab.world.run_for(Duration::from_secs(200));
+            lab.rest();
+            assert_eq!(lab.ue(0)["state"], "registered", "after {steps} steps\n{}", lab.world.ladder());
+            assert_eq!(lab.ue(0)["counters"].get("resynchronisations"), None, "after {steps} steps");
+            assert!(registered(&mut lab), "after {steps} steps");
+            assert!(lab.refresh(0).is_ok(), "after {steps} steps");
+            if was_told {
+                break;
+            }
+            died += 1;
+        }
+        assert!(died > 20, "{died} steps were tried");
+    }
+}
+
+/// The pending authentication is lost between the two REGISTERs, the S-CSCF's name was never stored: the handset's answer is
+/// treated as a first registration (TS 29.228 6.1.1.1), and the SAR stores the name (6.1.2.1).
+#[test]
+fn a_challenge_that_the_hss_forgot_is_answered_all_the_same() {
+    let mut lab = Lab::new(LabConfig::default());
+    let id = lab.world.command(lab.ues[0], "register", serde_json::Value::Null);
+    let challenged = |lab: &Lab| lab.world.snapshot(lab.hss)["commands"]["MAR"] == 1;
+    while !challenged(&lab) {
+        lab.world.step();
+    }
+    lab.world.run_for(Duration::from_millis(3));
+    assert_eq!(lab.world.snapshot(lab.hss)["unwritten"], 1);
+    restart_hss(&mut lab);
+    // The Diameter peers are there again before the handset answers.
+    lab.world.gm.latency = Duration::from_secs(3);
+    lab.rest();
+    assert!(lab.world.reply(id).is_some_and(|told| told.is_ok()), "{}", lab.world.ladder());
+    assert_eq!(lab.world.snapshot(lab.hss)["commands"].get("MAR"), None, "without another challenge");
+    assert_eq!(lab.subscriber(0)["scscf"], format!("sip:scscf.{}:6060", ims_tests::lab::DOMAIN));
     lab.assert_no_faults();
 }
 

@@ -69,6 +69,8 @@ metrics! {
         "Time that the store took as the node saw it: load, commit (an answer waits for it), other";
     SUBSCRIBERS_CACHED: Gauge "imsbox_cached_subscribers" []
         "Subscribers in the memory of the HSS";
+    SUBSCRIBERS_UNWRITTEN: Gauge "imsbox_unwritten_subscribers" []
+        "Subscribers whose last MAR is answered and not yet written to the store";
     NODE_UP: Gauge "imsbox_up" []
         "1 when the node told its metrics in time";
     NODE_TIME: Histogram "imsbox_handling_duration_seconds" ["event"]
