@@ -43,11 +43,13 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 
 pub fn read(record: &Record) -> Result<(Subscription, State), Refusal> {
     let corrupt = |what, e| Refusal::Corrupt(format!("{what} of record {}: {e}", record.id));
-    let subscription = serde_json::from_slice(&record.body).map_err(|e| corrupt("body", e))?;
-    let state = match record.state.as_slice() {
+    let mut subscription: Subscription = serde_json::from_slice(&record.body).map_err(|e| corrupt("body", e))?;
+    subscription.shrink();
+    let mut state: State = match record.state.as_slice() {
         [] => State::default(),
         bytes => serde_json::from_slice(bytes).map_err(|e| corrupt("state", e))?,
     };
+    state.sets.shrink_to_fit();
     Ok((subscription, state))
 }
 

@@ -4,9 +4,9 @@
 use crate::config::Capabilities;
 use crate::credential::{Credential, PrivateIdentity};
 use ims_aka::Sqn;
-use ims_core::{Impi, Impu, Imsi, Msisdn};
+use ims_core::{FewMap, FewSet, Impi, Impu, Imsi, Msisdn};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use xml_ifc::Ifc;
 
 /// What provisioning says: changes by command alone.
@@ -70,6 +70,14 @@ impl Subscription {
         self.criteria.iter().any(|c| c.profile_part != Some(xml_ifc::ProfilePart::Registered))
     }
 
+    /// As it was read, in no more room than it needs: there may be a hundred thousand of these in memory.
+    pub fn shrink(&mut self) {
+        self.private_identities.shrink_to_fit();
+        self.sets.iter_mut().for_each(Vec::shrink_to_fit);
+        self.sets.shrink_to_fit();
+        self.criteria.shrink_to_fit();
+    }
+
     pub fn impus(&self) -> impl Iterator<Item = &PublicIdentity> {
         self.sets.iter().flatten()
     }
@@ -84,13 +92,13 @@ impl Subscription {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct State {
     /// The last sequence number handed out, by private identity.
-    pub sqn: BTreeMap<Impi, u64>,
+    pub sqn: FewMap<Impi, u64>,
     /// The S-CSCF that serves the subscription: there is one at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assigned: Option<Scscf>,
     /// Authentication pending: the S-CSCF that asked for vectors last, by private identity.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub pending: BTreeMap<Impi, Scscf>,
+    #[serde(default, skip_serializing_if = "FewMap::is_empty")]
+    pub pending: FewMap<Impi, Scscf>,
     /// By implicit registration set; missing ones at the end are not registered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<SetState>,
@@ -113,8 +121,8 @@ pub struct Scscf {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SetState {
     /// The private identities that registered it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub registered: BTreeSet<Impi>,
+    #[serde(default, skip_serializing_if = "FewSet::is_empty")]
+    pub registered: FewSet<Impi>,
     /// An S-CSCF has the profile though nobody is registered.
     #[serde(default)]
     pub unregistered: bool,
@@ -149,18 +157,15 @@ impl State {
 
     pub fn set_mut(&mut self, set: usize) -> &mut SetState {
         if self.sets.len() <= set {
+            self.sets.reserve_exact(set + 1 - self.sets.len());
             self.sets.resize(set + 1, SetState::default());
         }
         &mut self.sets[set]
     }
 
-    /// Nothing is pending for this private identity any more. An empty map that once had something still has room for it, and
-    /// there may be a hundred thousand of these in memory: it is made anew.
+    /// Nothing is pending for this private identity any more.
     pub fn authenticated(&mut self, impi: &Impi) {
         self.pending.remove(impi);
-        if self.pending.is_empty() {
-            self.pending = BTreeMap::new();
-        }
     }
 
     /// The assignment ends with the last set that is registered or kept.

@@ -9,10 +9,9 @@ use crate::sec_agree::{Offer, security_server};
 use crate::watch::Usage;
 use crate::{Pcscf, Refusal, Timer};
 use ims_core::sa::{SaChange, SaError, SaKeys, SaSide};
-use ims_core::{Action, Ctx, Impi, RequestId, Time};
+use ims_core::{Action, Ctx, FewSet, Impi, RequestId, Time};
 use ims_sip::{Message, Name};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use tracing::{info, warn};
 
@@ -174,7 +173,7 @@ impl Pcscf {
             return id;
         }
         // A UE that was registered without IPsec and offers it now gets a Path of its own.
-        let access = Access::Protected { sets: BTreeSet::new(), transport: flow.transport, conn: None };
+        let access = Access::Protected { sets: FewSet::default(), transport: flow.transport, conn: None };
         let (impi, token) = (forwarded.claim.impi.clone(), forwarded.token.clone());
         self.contacts.insert(Registration::attempt(impi, token, flow.remote.ip(), access))
     }

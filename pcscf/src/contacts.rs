@@ -3,9 +3,10 @@
 //! a clock of its own: the node asks when it ends.
 
 use crate::sa::SetId;
-use ims_core::{ConnId, Flow, Impi, Impu, Time, Transport};
+use ims_core::{ConnId, FewMap, FewSet, Flow, Impi, Impu, Time, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct RegId(pub(crate) u64);
@@ -15,12 +16,12 @@ pub(crate) struct RegId(pub(crate) u64);
 pub(crate) struct Registration {
     pub(crate) impi: Impi,
     /// Names this registration in Path: requests for the UE come back with it.
-    pub(crate) token: String,
+    pub(crate) token: Arc<str>,
     /// The address of the UE, by which its packets come.
     pub(crate) ue: IpAddr,
     pub(crate) access: Access,
-    /// By the public identity of the REGISTER (To). Mostly one, and the map has room for eleven: boxed, that costs little.
-    pub(crate) bindings: BTreeMap<Impu, Box<Binding>>,
+    /// By the public identity of the REGISTER (To). Mostly one.
+    pub(crate) bindings: FewMap<Impu, Binding>,
     /// What is kept of it across restarts, as a digest; None: nothing.
     pub(crate) kept: Option<u64>,
 }
@@ -30,7 +31,7 @@ pub(crate) struct Registration {
 pub(crate) enum Access {
     /// Over IPsec, and in no other way. The newest set is the last; transport and connection are those of the last
     /// REGISTER.
-    Protected { sets: BTreeSet<SetId>, transport: Transport, conn: Option<ConnId> },
+    Protected { sets: FewSet<SetId>, transport: Transport, conn: Option<ConnId> },
     /// Without protection, where the policy allows it: the flow of the last REGISTER.
     Clear { flow: Flow },
 }
@@ -39,20 +40,20 @@ pub(crate) enum Access {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Binding {
     /// The URI of the contact, as the UE wrote it.
-    pub(crate) contact: String,
+    pub(crate) contact: Box<str>,
     /// `reg-id` of the contact (RFC 5626), when it has one.
-    pub(crate) reg_id: Option<String>,
+    pub(crate) reg_id: Option<Box<str>>,
     /// Service-Route, whole and in order: the route of the UE's requests.
-    pub(crate) service_route: Vec<String>,
+    pub(crate) service_route: Arc<[Box<str>]>,
     /// P-Associated-URI in order: the first is the default identity.
-    pub(crate) associated: Vec<String>,
+    pub(crate) associated: Box<[Box<str>]>,
     pub(crate) expires: Time,
 }
 
 impl Registration {
     /// One that is about to be.
-    pub(crate) fn attempt(impi: Impi, token: String, ue: IpAddr, access: Access) -> Self {
-        Self { impi, token, ue, access, bindings: BTreeMap::new(), kept: None }
+    pub(crate) fn attempt(impi: Impi, token: Arc<str>, ue: IpAddr, access: Access) -> Self {
+        Self { impi, token, ue, access, bindings: FewMap::default(), kept: None }
     }
 
     pub(crate) fn is_registered(&self) -> bool {
@@ -96,15 +97,18 @@ impl Registration {
 /// All registrations of this P-CSCF. Sets are found in `sa::SaTable`, which names the registration.
 #[derive(Debug, Default)]
 pub(crate) struct Contacts {
-    registrations: BTreeMap<RegId, Registration>,
-    by_token: BTreeMap<String, RegId>,
-    by_impi: BTreeMap<Impi, BTreeSet<RegId>>,
+    /// Boxed, because half of a map's room is empty.
+    registrations: BTreeMap<RegId, Box<Registration>>,
+    by_token: BTreeMap<Arc<str>, RegId>,
+    by_impi: BTreeMap<Impi, FewSet<RegId>>,
     /// Unprotected UEs by where their packets come from.
-    by_clear_remote: BTreeMap<SocketAddr, BTreeSet<RegId>>,
+    by_clear_remote: BTreeMap<SocketAddr, FewSet<RegId>>,
     /// Protected UEs by the connection of their last REGISTER.
     by_conn: BTreeMap<ConnId, RegId>,
     /// Those that never had a binding, by the address of the UE.
     attempts: BTreeMap<IpAddr, BTreeSet<RegId>>,
+    /// Of the last binding: that of all who are served by one S-CSCF. They share it.
+    service_route: Arc<[Box<str>]>,
     next_id: u64,
     /// Those that the current event may have changed, and those of which something is kept and that are gone.
     changed: BTreeSet<RegId>,
@@ -126,13 +130,14 @@ impl Contacts {
         self.put(id, registration);
     }
 
-    fn put(&mut self, id: RegId, registration: Registration) {
+    fn put(&mut self, id: RegId, mut registration: Registration) {
+        registration.bindings.values_mut().for_each(|binding| share(&mut self.service_route, binding));
         self.by_token.insert(registration.token.clone(), id);
         self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
         if let Some(remote) = registration.clear_remote() {
             self.by_clear_remote.entry(remote).or_default().insert(id);
         }
-        self.registrations.insert(id, registration);
+        self.registrations.insert(id, Box::new(registration));
     }
 
     pub(crate) fn remove(&mut self, id: RegId) -> Option<Registration> {
@@ -142,22 +147,33 @@ impl Contacts {
         }
         self.by_token.remove(&gone.token);
         take_out(&mut self.by_impi, &gone.impi, id);
-        take_out(&mut self.attempts, &gone.ue, id);
+        self.no_attempt(gone.ue, id);
         match &gone.access {
             Access::Clear { flow } => take_out(&mut self.by_clear_remote, &flow.remote, id),
             Access::Protected { conn: Some(conn), .. } => drop(self.by_conn.remove(conn)),
             Access::Protected { .. } => {}
         }
-        Some(gone)
+        Some(*gone)
     }
 
     /// What the S-CSCF granted to this UE: it is no mere attempt any more.
-    pub(crate) fn bind(&mut self, id: RegId, impu: Impu, binding: Binding) -> Option<&Registration> {
+    pub(crate) fn bind(&mut self, id: RegId, impu: Impu, mut binding: Binding) -> Option<&Registration> {
+        let ue = self.by_id(id)?.ue;
+        self.no_attempt(ue, id);
         let registration = self.registrations.get_mut(&id)?;
-        take_out(&mut self.attempts, &registration.ue, id);
         self.changed.insert(id);
-        registration.bindings.insert(impu, Box::new(binding));
+        share(&mut self.service_route, &mut binding);
+        registration.bindings.insert(impu, binding);
         Some(registration)
+    }
+
+    fn no_attempt(&mut self, ue: IpAddr, id: RegId) {
+        if let Some(ids) = self.attempts.get_mut(&ue) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.attempts.remove(&ue);
+            }
+        }
     }
 
     /// How many UEs at this address are about to be registered.
@@ -197,13 +213,13 @@ impl Contacts {
     }
 
     pub(crate) fn by_id(&self, id: RegId) -> Option<&Registration> {
-        self.registrations.get(&id)
+        self.registrations.get(&id).map(|r| &**r)
     }
 
     /// For a change.
     pub(crate) fn by_id_mut(&mut self, id: RegId) -> Option<&mut Registration> {
         self.changed.insert(id);
-        self.registrations.get_mut(&id)
+        self.registrations.get_mut(&id).map(|r| &mut **r)
     }
 
     /// A set is no more. What is kept says itself when a retiring one ends, so that is no change.
@@ -241,11 +257,11 @@ impl Contacts {
     }
 
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {
-        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.registrations.get(id)?)))
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| Some((*id, self.by_id(*id)?)))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = (RegId, &Registration)> {
-        self.registrations.iter().map(|(id, r)| (*id, r))
+        self.registrations.iter().map(|(id, r)| (*id, &**r))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -253,7 +269,14 @@ impl Contacts {
     }
 }
 
-fn take_out<K: Ord>(index: &mut BTreeMap<K, BTreeSet<RegId>>, key: &K, id: RegId) {
+fn share(known: &mut Arc<[Box<str>]>, binding: &mut Binding) {
+    match binding.service_route == *known {
+        true => binding.service_route.clone_from(known),
+        false => known.clone_from(&binding.service_route),
+    }
+}
+
+fn take_out<K: Ord>(index: &mut BTreeMap<K, FewSet<RegId>>, key: &K, id: RegId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {
@@ -269,18 +292,18 @@ mod tests {
     fn clear(port: u16) -> Registration {
         let remote = SocketAddr::from(([192, 0, 2, 7], port));
         let access = Access::Clear { flow: Flow::tcp("192.0.2.1:5060".parse().unwrap(), remote) };
-        Registration::attempt(Impi::parse("a@b").unwrap(), format!("t{port}"), remote.ip(), access)
+        Registration::attempt(Impi::parse("a@b").unwrap(), format!("t{port}").into(), remote.ip(), access)
     }
 
     fn bind(r: &mut Registration, reg_id: Option<&str>) {
         let binding = Binding {
             contact: "sip:a@192.0.2.7".into(),
             reg_id: reg_id.map(Into::into),
-            service_route: Vec::new(),
-            associated: Vec::new(),
+            service_route: Arc::from([]),
+            associated: Box::default(),
             expires: Time::from_secs(5),
         };
-        r.bindings.insert(Impu::parse("sip:a@b").unwrap(), Box::new(binding));
+        r.bindings.insert(Impu::parse("sip:a@b").unwrap(), binding);
     }
 
     #[test]

@@ -12,8 +12,7 @@ use crate::{Pcscf, Timer};
 use bytes::Bytes;
 use ims_core::pack::{Damaged, Reader, Writer};
 use ims_core::sa::{AuthAlg, EncAlg, SaSet, Suite};
-use ims_core::{Action, Ctx, Flow, Impi, Impu, Kept, Time, Transport};
-use std::collections::BTreeSet;
+use ims_core::{Action, Ctx, FewSet, Flow, Impi, Impu, Kept, Time, Transport};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use tracing::{info, warn};
@@ -157,7 +156,7 @@ impl Pcscf {
         }
         registration.kept = Some(written);
         let impi = registration.impi.clone();
-        let mut ids = BTreeSet::new();
+        let mut ids = FewSet::default();
         for (set, state, until) in sets {
             let held = HeldSet {
                 set,
@@ -247,13 +246,13 @@ fn write_set(w: &mut Writer, held: &HeldSet) {
 fn read(bytes: &[u8]) -> Result<Entry, Damaged> {
     let mut r = Reader::new(bytes, VERSION)?;
     let impi = Impi::parse(r.text()?).map_err(|_| Damaged)?;
-    let token = r.text()?.to_owned();
+    let token = r.text()?.into();
     let ue = r.ip()?;
     let (access, sets) = match r.u8()? {
         1 => {
             let transport = read_transport(&mut r)?;
             let sets = r.list(read_set)?;
-            (Access::Protected { sets: BTreeSet::new(), transport, conn: None }, sets)
+            (Access::Protected { sets: FewSet::default(), transport, conn: None }, sets)
         }
         0 => {
             let transport = read_transport(&mut r)?;
@@ -262,7 +261,7 @@ fn read(bytes: &[u8]) -> Result<Entry, Damaged> {
         }
         _ => return Err(Damaged),
     };
-    let bindings = r.list(read_binding)?.into_iter().map(|(impu, binding)| (impu, Box::new(binding))).collect();
+    let bindings = r.list(read_binding)?.into_iter().collect();
     r.end()?;
     Ok(Entry { registration: Registration { impi, token, ue, access, bindings, kept: None }, sets })
 }
@@ -294,10 +293,10 @@ fn read_set(r: &mut Reader<'_>) -> Result<(SaSet, State, Time), Damaged> {
 fn read_binding(r: &mut Reader<'_>) -> Result<(Impu, Binding), Damaged> {
     let impu = Impu::parse(r.text()?).map_err(|_| Damaged)?;
     let binding = Binding {
-        contact: r.text()?.to_owned(),
-        reg_id: r.maybe()?.map(str::to_owned),
-        service_route: r.texts()?,
-        associated: r.texts()?,
+        contact: r.text()?.into(),
+        reg_id: r.maybe()?.map(Box::from),
+        service_route: r.texts()?.into(),
+        associated: r.texts()?.into(),
         expires: r.time()?,
     };
     Ok((impu, binding))

@@ -480,7 +480,7 @@ impl Pcscf {
                 "contact": b.contact,
                 "ue": registration.ue.to_string(),
                 "transport": registration.transport().to_string(),
-                "service_route": b.service_route,
+                "service_route": *b.service_route,
                 "expires_in_s": b.expires.since(self.now).as_secs(),
                 "sa": sa,
                 "sa_sets": sets,

@@ -20,6 +20,7 @@ use ims_sip::proxy::decrement_max_forwards;
 use ims_sip::{Message, Name};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, info};
 
@@ -44,7 +45,7 @@ pub(crate) struct Forwarded {
     pub(crate) claim: Claim,
     pub(crate) proposal: Proposal,
     /// In the Path that it carries.
-    pub(crate) token: String,
+    pub(crate) token: Arc<str>,
     pub(crate) registration: Option<RegId>,
 }
 
@@ -202,7 +203,7 @@ impl Pcscf {
             }
         };
         let known = registration.and_then(|id| self.contacts.by_id(id));
-        let token = known.map_or_else(|| ctx.rng.token(24), |r| r.token.clone());
+        let token = known.map_or_else(|| ctx.rng.token(24).into(), |r| r.token.clone());
         let mut outward = message.clone();
         let protection = protection(from, &proposal, known);
         self.prepare(&mut outward, &token, protection, ctx)?;
@@ -542,16 +543,16 @@ fn protection(from: Inbound, proposal: &Proposal, known: Option<&Registration>) 
 /// What the S-CSCF said about this contact.
 fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Result<Binding, HeaderError> {
     let (contact, reg_id) = match &claim.wanted {
-        Wanted::Bind { contact, reg_id, .. } => (contact.clone(), reg_id.clone()),
-        Wanted::Query | Wanted::RemoveAll => (String::new(), None),
+        Wanted::Bind { contact, reg_id, .. } => (contact.as_str().into(), reg_id.as_deref().map(Box::from)),
+        Wanted::Query | Wanted::RemoveAll => (Box::default(), None),
     };
     let route = answer.raw(Name::ServiceRoute).flat_map(|v| std::str::from_utf8(v).ok());
     let associated: Vec<PAssociatedUri> = answer.all()?;
     Ok(Binding {
         contact,
         reg_id,
-        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().to_owned()).collect(),
-        associated: associated.iter().map(|a| a.uri.to_owned()).collect(),
+        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().into()).collect(),
+        associated: associated.iter().map(|a| a.uri.into()).collect(),
         expires: ctx.now + Duration::from_secs(seconds.into()),
     })
 }

@@ -23,7 +23,7 @@ const MAX_PER_IMPI: usize = 4;
 /// A 401 that is out, with reg-await-auth running until `until`.
 pub(crate) struct Challenge {
     pub(crate) impu: Impu,
-    call_id: String,
+    call_id: Box<str>,
     nonce: String,
     vector: Vector,
     /// Offered, one of which the UE takes.

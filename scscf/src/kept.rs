@@ -11,6 +11,7 @@ use ims_core::{Impi, Impu, Time};
 use ims_diameter::cx::ChargingInformation;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::sync::Arc;
 use xml_ifc::ImsSubscription;
 
 /// The first byte of each value.
@@ -39,7 +40,7 @@ struct Entry<'a> {
     impu: Cow<'a, str>,
     /// Microseconds of the node's clock, as all times here.
     authenticated_at: u64,
-    subscription: Cow<'a, ImsSubscription>,
+    subscription: ImsSubscription,
     /// Primary and secondary CCF, primary and secondary ECF.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     charging: Option<[Option<Cow<'a, str>>; 4]>,
@@ -51,10 +52,8 @@ struct Contact<'a> {
     uri: Cow<'a, str>,
     params: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    instance: Option<Cow<'a, str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     reg_id: Option<u32>,
-    path: Cow<'a, [String]>,
+    path: Vec<Cow<'a, str>>,
     call_id: Cow<'a, str>,
     cseq: u32,
     expires_at: u64,
@@ -70,16 +69,14 @@ pub(crate) fn id(key: &str) -> Option<u64> {
 }
 
 pub(crate) fn write(registration: &Registration) -> Vec<u8> {
-    let Profile { subscription, charging, identities: _ } = &registration.profile;
-    let charging = charging.as_ref().map(|c| {
+    let charging = registration.profile.charging.as_ref().map(|c| {
         [&c.primary_ccf, &c.secondary_ccf, &c.primary_ecf, &c.secondary_ecf].map(|f| f.as_deref().map(Cow::Borrowed))
     });
     let bindings = registration.bindings.iter().map(|b| Contact {
         uri: Cow::Borrowed(&b.contact.uri),
         params: Cow::Borrowed(&b.contact.params),
-        instance: b.contact.instance.as_deref().map(Cow::Borrowed),
         reg_id: b.contact.reg_id,
-        path: Cow::Borrowed(&b.path),
+        path: b.path.iter().map(|uri| Cow::Borrowed(&**uri)).collect(),
         call_id: Cow::Borrowed(&b.call_id),
         cseq: b.cseq,
         expires_at: b.expires_at.micros(),
@@ -88,7 +85,7 @@ pub(crate) fn write(registration: &Registration) -> Vec<u8> {
         impi: Cow::Borrowed(registration.impi.as_str()),
         impu: Cow::Borrowed(registration.impu.as_str()),
         authenticated_at: registration.authenticated_at.micros(),
-        subscription: Cow::Borrowed(subscription),
+        subscription: registration.profile.subscription(&registration.impi),
         charging,
         bindings: bindings.collect(),
     };
@@ -113,18 +110,13 @@ pub(crate) fn read(value: &[u8]) -> Result<Registration, Unusable> {
         ChargingInformation { primary_ccf, secondary_ccf, primary_ecf, secondary_ecf }
     });
     let bindings = entry.bindings.into_iter().map(|c| Binding {
-        contact: ContactAddress {
-            uri: c.uri.into_owned(),
-            params: c.params.into_owned(),
-            instance: c.instance.map(Cow::into_owned),
-            reg_id: c.reg_id,
-        },
-        path: c.path.into_owned(),
-        call_id: c.call_id.into_owned(),
+        contact: ContactAddress { uri: c.uri.into(), params: c.params.into(), reg_id: c.reg_id },
+        path: c.path.into_iter().map(Box::from).collect(),
+        call_id: c.call_id.into(),
         cseq: c.cseq,
         expires_at: Time::from_micros(c.expires_at),
     });
-    let profile = Profile::of(entry.subscription.into_owned(), charging);
+    let profile = Profile::of(entry.subscription, charging.map(Arc::new));
     let authenticated_at = Time::from_micros(entry.authenticated_at);
     Ok(Registration { impi, impu, profile, bindings: bindings.collect(), authenticated_at })
 }

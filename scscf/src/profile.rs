@@ -2,44 +2,96 @@
 
 use crate::Refusal;
 use crate::auth::says_no;
-use ims_core::Impu;
+use ims_core::{Impi, Impu};
 use ims_diameter::cx::{ChargingInformation, ResultCode, Saa};
 use ims_diameter::endpoint::RequestFailure;
-use xml_ifc::ImsSubscription;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Weak};
+use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
 
 /// Identities of one subscription that are kept: more are cut off.
 const MAX_IDENTITIES: usize = 256;
 
-/// An implicit registration set with its service profiles (TS 29.228 Annex B).
+/// An implicit registration set with its service profiles (TS 29.228 Annex B). Users by the hundred thousand have the same
+/// services: what is not about one user alone is shared ([`Services::share`]).
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Profile {
     /// In the order of the document.
-    pub(crate) identities: Vec<Identity>,
-    /// For the initial filter criteria.
-    pub(crate) subscription: ImsSubscription,
-    pub(crate) charging: Option<ChargingInformation>,
+    pub(crate) identities: Arc<[Identity]>,
+    /// The service profiles, for the initial filter criteria. Of their public identities only those that no UE can use for itself.
+    pub(crate) services: Arc<[ServiceProfile]>,
+    pub(crate) charging: Option<Arc<ChargingInformation>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Identity {
     pub(crate) impu: Impu,
     pub(crate) is_barred: bool,
+    /// The service profile that it belongs to.
+    service: u16,
+    /// What the document says of it beyond that.
+    more: Option<Box<PublicIdentity>>,
+}
+
+impl Identity {
+    #[cfg(test)]
+    pub(crate) fn new(impu: Impu, is_barred: bool) -> Self {
+        Self { impu, is_barred, service: 0, more: None }
+    }
+
+    /// None: it is no name that a UE could use for itself, but that of a service, or wildcarded.
+    fn of(described: &PublicIdentity, service: usize) -> Option<Self> {
+        if !matches!(described.identity_type, None | Some(0)) {
+            return None;
+        }
+        let (impu, service) = (Impu::parse(&described.identity).ok()?, u16::try_from(service).ok()?);
+        let plain = Self { impu, is_barred: described.barred, service, more: None };
+        let more = (plain.described() != *described).then(|| Box::new(described.clone()));
+        Some(Self { more, ..plain })
+    }
+
+    fn described(&self) -> PublicIdentity {
+        match &self.more {
+            Some(all) => (**all).clone(),
+            None => {
+                let identity = self.impu.as_str().to_owned();
+                PublicIdentity { identity, barred: self.is_barred, ..PublicIdentity::default() }
+            }
+        }
+    }
 }
 
 impl Profile {
     pub(crate) fn parse(xml: &[u8], charging: Option<ChargingInformation>) -> Result<Self, xml_ifc::XmlError> {
-        Ok(Self::of(xml_ifc::parse(xml)?, charging))
+        Ok(Self::of(xml_ifc::parse(xml)?, charging.map(Arc::new)))
     }
 
-    pub(crate) fn of(subscription: ImsSubscription, charging: Option<ChargingInformation>) -> Self {
-        let all = subscription.service_profiles.iter().flat_map(|p| &p.public_identities);
-        // Wildcarded identities and identities of services are no names that a UE could use for itself.
-        let of_user = all.filter(|i| matches!(i.identity_type, None | Some(0)));
-        let identities: Vec<Identity> = of_user
-            .filter_map(|i| Some(Identity { impu: Impu::parse(&i.identity).ok()?, is_barred: i.barred }))
-            .take(MAX_IDENTITIES)
-            .collect();
-        Self { identities, subscription, charging }
+    pub(crate) fn of(subscription: ImsSubscription, charging: Option<Arc<ChargingInformation>>) -> Self {
+        let mut identities = Vec::new();
+        let mut services = subscription.service_profiles;
+        for (at, service) in services.iter_mut().enumerate() {
+            service.public_identities.retain(|described| match Identity::of(described, at) {
+                Some(identity) => {
+                    identities.push(identity);
+                    false
+                }
+                None => true,
+            });
+        }
+        identities.truncate(MAX_IDENTITIES);
+        Self { identities: identities.into(), services: services.into(), charging }
+    }
+
+    /// As the HSS gave it.
+    pub(crate) fn subscription(&self, impi: &Impi) -> ImsSubscription {
+        let mut service_profiles = self.services.to_vec();
+        for identity in &*self.identities {
+            if let Some(service) = service_profiles.get_mut(usize::from(identity.service)) {
+                service.public_identities.push(identity.described());
+            }
+        }
+        ImsSubscription { private_id: impi.as_str().to_owned(), service_profiles }
     }
 
     /// P-Associated-URI: what the user may call itself, the default identity first (TS 24.229 5.4.1.2.2F).
@@ -49,6 +101,41 @@ impl Profile {
 
     pub(crate) fn has(&self, impu: &Impu) -> bool {
         self.identities.iter().any(|i| i.impu == *impu)
+    }
+}
+
+/// The service profiles in use, each once.
+#[derive(Default)]
+pub(crate) struct Services {
+    hasher: RandomState,
+    known: HashMap<u64, Weak<[ServiceProfile]>>,
+    /// When what nobody uses any more is looked for.
+    sweep_at: usize,
+    /// Of the last profile: mostly that of all.
+    charging: Option<Arc<ChargingInformation>>,
+}
+
+impl Services {
+    /// Has the profile share what it has in common with others.
+    pub(crate) fn share(&mut self, profile: &mut Profile) {
+        match profile.charging == self.charging {
+            true => profile.charging.clone_from(&self.charging),
+            false => self.charging.clone_from(&profile.charging),
+        }
+        let hash = self.hasher.hash_one(&profile.services);
+        let known = self.known.get(&hash).and_then(Weak::upgrade);
+        match known {
+            Some(known) if known == profile.services => profile.services = known,
+            // Two that have one hash are not shared.
+            Some(_) => {}
+            None => {
+                if self.known.len() >= self.sweep_at {
+                    self.known.retain(|_, services| services.strong_count() > 0);
+                    self.sweep_at = 2 * self.known.len() + 64;
+                }
+                self.known.insert(hash, Arc::downgrade(&profile.services));
+            }
+        }
     }
 }
 
@@ -87,5 +174,29 @@ mod tests {
         let profile = Profile::parse(xml.as_bytes(), None).unwrap();
         assert_eq!(profile.usable().map(Impu::as_str).collect::<Vec<_>>(), ["sip:alice@b", "tel:+1555"]);
         assert!(profile.has(&Impu::parse("sip:imsi@b").unwrap()));
+        let again = Profile::of(profile.subscription(&Impi::parse("a@b").unwrap()), None);
+        assert_eq!(again, profile, "nothing is lost");
+    }
+
+    #[test]
+    fn users_with_equal_services_share_them() {
+        let of = |user: usize, priority: usize| {
+            let xml = format!(
+                "<IMSSubscription><PrivateID>{user}@b</PrivateID><ServiceProfile><PublicIdentity><Identity>sip:{user}@b</Identity>\
+                 </PublicIdentity><InitialFilterCriteria><Priority>{priority}</Priority><ApplicationServer><ServerName>sip:as@b\
+                 </ServerName></ApplicationServer></InitialFilterCriteria></ServiceProfile></IMSSubscription>"
+            );
+            Profile::parse(xml.as_bytes(), None).unwrap()
+        };
+        let mut services = Services::default();
+        let mut all: Vec<Profile> = (0..200).map(|user| of(user, user % 2)).collect();
+        all.iter_mut().for_each(|profile| services.share(profile));
+        assert_eq!(services.known.len(), 2);
+        assert!(
+            Arc::ptr_eq(&all[0].services, &all[198].services) && !Arc::ptr_eq(&all[0].services, &all[199].services)
+        );
+        all.clear();
+        (0..200).for_each(|priority| services.share(&mut of(0, priority)));
+        assert!(services.known.len() < 70, "what nobody uses goes: {}", services.known.len());
     }
 }

@@ -9,6 +9,7 @@ use ims_diameter::Message;
 use ims_diameter::cx::{Ppa, Ppr, Request, ResultCode, Rta, Rtr};
 use ims_diameter::endpoint::RequestToken;
 use ims_diameter::message::DiameterError;
+use std::sync::Arc;
 
 impl Scscf {
     pub(crate) fn on_push(&mut self, token: RequestToken, message: &Message, ctx: &mut Ctx<'_>) {
@@ -65,7 +66,7 @@ impl Scscf {
             return ResultCode::USER_UNKNOWN;
         }
         for registration in &mut changed {
-            let charging = ppr.charging.clone().or_else(|| registration.profile.charging.clone());
+            let charging = ppr.charging.clone().map(Arc::new).or_else(|| registration.profile.charging.clone());
             let new = profile.clone().unwrap_or_else(|| registration.profile.clone());
             registration.profile = Profile { charging, ..new };
         }

@@ -2,12 +2,13 @@
 //! set. One registration owns profile and bindings of one UE's user; two UEs that share a public identity have one each.
 
 use crate::config::{Registration as Rules, SecondUe};
-use crate::profile::Profile;
+use crate::profile::{Profile, Services};
 use crate::wish::{ContactAddress, Contacts, Wish};
 use crate::{Refusal, kept};
-use ims_core::{Action, Impi, Impu, Kept, Time, Timers};
+use ims_core::{Action, FewSet, Impi, Impu, Kept, Time, Timers};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A contact under which a user can be reached.
@@ -15,8 +16,8 @@ use std::time::Duration;
 pub(crate) struct Binding {
     pub(crate) contact: ContactAddress,
     /// The way there, nearest first: the Route of requests towards it.
-    pub(crate) path: Vec<String>,
-    pub(crate) call_id: String,
+    pub(crate) path: Arc<[Box<str>]>,
+    pub(crate) call_id: Box<str>,
     pub(crate) cseq: u32,
     pub(crate) expires_at: Time,
 }
@@ -98,10 +99,12 @@ pub(crate) type Id = u64;
 
 #[derive(Default)]
 pub(crate) struct Registrar {
-    registrations: BTreeMap<Id, Registration>,
-    by_impi: BTreeMap<Impi, Vec<Id>>,
+    /// Boxed, because half of a map's room is empty.
+    registrations: BTreeMap<Id, Box<Registration>>,
+    by_impi: BTreeMap<Impi, FewSet<Id>>,
     /// Every identity of a set, barred ones too.
-    by_impu: BTreeMap<Impu, Vec<Id>>,
+    by_impu: BTreeMap<Impu, FewSet<Id>>,
+    services: Services,
     expiry: Timers<Id>,
     next: Id,
     /// When the node last heard the time, for a snapshot.
@@ -122,22 +125,26 @@ impl Registrar {
     }
 
     pub(crate) fn find(&self, impi: &Impi, impu: &Impu) -> Option<&Registration> {
-        self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu)).and_then(|id| self.registrations.get(&id))
+        self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu)).and_then(|id| self.by_id(id))
+    }
+
+    fn by_id(&self, id: Id) -> Option<&Registration> {
+        self.registrations.get(&id).map(|r| &**r)
     }
 
     /// The registrations of an identity by all the private identities that share it.
     #[allow(dead_code, reason = "asked when sessions are served")]
     pub(crate) fn of_impu(&self, impu: &Impu) -> impl Iterator<Item = &Registration> {
-        self.by_impu.get(impu).into_iter().flatten().filter_map(|id| self.registrations.get(id))
+        self.by_impu.get(impu).into_iter().flatten().filter_map(|id| self.by_id(*id))
     }
 
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = &Registration> {
-        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| self.registrations.get(id))
+        self.by_impi.get(impi).into_iter().flatten().filter_map(|id| self.by_id(*id))
     }
 
     fn id_of(&self, impi: &Impi, is_it: impl Fn(&Registration) -> bool) -> Option<Id> {
         let ids = self.by_impi.get(impi)?;
-        ids.iter().copied().find(|id| self.registrations.get(id).is_some_and(&is_it))
+        ids.iter().copied().find(|id| self.by_id(*id).is_some_and(&is_it))
     }
 
     /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows.
@@ -148,7 +155,7 @@ impl Registrar {
                 || registration.profile.identities.iter().any(|i| r.profile.has(&i.impu))
         };
         let known = self.id_of(&registration.impi, same);
-        if known.is_some_and(|id| self.registrations.get(&id) == Some(&registration)) {
+        if known.is_some_and(|id| self.by_id(id) == Some(&registration)) {
             return;
         }
         let was = known.and_then(|id| self.remove_id(id));
@@ -174,19 +181,21 @@ impl Registrar {
         None
     }
 
-    fn insert(&mut self, id: Id, registration: Registration) {
+    fn insert(&mut self, id: Id, mut registration: Registration) {
+        self.services.share(&mut registration.profile);
+        registration.bindings.shrink_to_fit();
+        if let Some(same) = registration.profile.identities.iter().find(|i| i.impu == registration.impu) {
+            registration.impu = same.impu.clone();
+        }
         self.next = self.next.max(id.saturating_add(1));
-        self.by_impi.entry(registration.impi.clone()).or_default().push(id);
-        for identity in &registration.profile.identities {
-            let ids = self.by_impu.entry(identity.impu.clone()).or_default();
-            if !ids.contains(&id) {
-                ids.push(id);
-            }
+        self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
+        for identity in &*registration.profile.identities {
+            self.by_impu.entry(identity.impu.clone()).or_default().insert(id);
         }
         if let Some(at) = registration.bindings.iter().map(|b| b.expires_at).min() {
             self.expiry.set(id, at);
         }
-        self.registrations.insert(id, registration);
+        self.registrations.insert(id, Box::new(registration));
     }
 
     pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu, actions: &mut Vec<Action>) -> Option<Registration> {
@@ -199,10 +208,10 @@ impl Registrar {
         let registration = self.registrations.remove(&id)?;
         self.expiry.clear(&id);
         forget(&mut self.by_impi, &registration.impi, id);
-        for identity in &registration.profile.identities {
+        for identity in &*registration.profile.identities {
             forget(&mut self.by_impu, &identity.impu, id);
         }
-        Some(registration)
+        Some(*registration)
     }
 
     /// Bindings whose time is over go; a registration that lost its last one is given back, once each. It stays kept until the HSS
@@ -230,13 +239,13 @@ impl Registrar {
                 "bindings": bindings.collect::<Vec<_>>(),
             })
         };
-        self.registrations.values().take(most).map(one).collect()
+        self.registrations.values().take(most).map(|r| one(r)).collect()
     }
 }
 
-fn forget<K: Ord>(index: &mut BTreeMap<K, Vec<Id>>, key: &K, id: Id) {
+fn forget<K: Ord>(index: &mut BTreeMap<K, FewSet<Id>>, key: &K, id: Id) {
     if let Some(ids) = index.get_mut(key) {
-        ids.retain(|i| *i != id);
+        ids.remove(&id);
         if ids.is_empty() {
             index.remove(key);
         }
@@ -250,8 +259,8 @@ mod tests {
     use crate::wish::tests::wish;
 
     fn registration(impi: &str, impus: &[&str]) -> Registration {
-        let identities = impus.iter().map(|i| Identity { impu: Impu::parse(i).unwrap(), is_barred: false }).collect();
-        let profile = Profile { identities, subscription: Default::default(), charging: None };
+        let identities = impus.iter().map(|i| Identity::new(Impu::parse(i).unwrap(), false)).collect();
+        let profile = Profile { identities, services: Arc::from([]), charging: None };
         Registration::new(Impi::parse(impi).unwrap(), Impu::parse(impus[0]).unwrap(), profile, Time::EPOCH)
     }
 
@@ -263,7 +272,7 @@ mod tests {
     }
 
     fn uris(r: &Registration) -> Vec<&str> {
-        r.bindings.iter().map(|b| b.contact.uri.as_str()).collect()
+        r.bindings.iter().map(|b| &*b.contact.uri).collect()
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use crate::Refusal;
 use crate::config::Registration as Rules;
 use ims_core::uri::Uri;
-use ims_sip::headers::{CSeq, Contact, Expires, NameAddr, Path};
+use ims_sip::headers::{CSeq, Contact, Expires, NameAddr, Params, Path};
 use ims_sip::message::HeaderError;
 use ims_sip::{Message, Name};
+use std::sync::Arc;
 
 /// Path entries that are kept: P-CSCF, perhaps an IBCF or two.
 const MAX_PATH: usize = 10;
@@ -19,10 +20,10 @@ const HOUR: u32 = 3600;
 #[derive(Clone, Debug)]
 pub(crate) struct Wish {
     pub(crate) contacts: Contacts,
-    pub(crate) call_id: String,
+    pub(crate) call_id: Box<str>,
     pub(crate) cseq: u32,
     /// URIs, the one nearest to us first.
-    pub(crate) path: Vec<String>,
+    pub(crate) path: Arc<[Box<str>]>,
     /// The first hop keeps the flow (RFC 5626 6): reg-id counts.
     pub(crate) is_outbound: bool,
 }
@@ -46,10 +47,9 @@ pub(crate) struct ContactWish {
 /// A contact as it is kept and given back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ContactAddress {
-    pub(crate) uri: String,
+    pub(crate) uri: Box<str>,
     /// Header parameters as written, without expires: q, +sip.instance, reg-id, media feature tags.
-    pub(crate) params: String,
-    pub(crate) instance: Option<String>,
+    pub(crate) params: Box<str>,
     pub(crate) reg_id: Option<u32>,
 }
 
@@ -67,9 +67,9 @@ impl Wish {
         let first_hop_keeps = path.last().and_then(|p| p.parsed_uri().ok()).is_some_and(|uri| uri.has_param("ob"));
         Ok(Self {
             contacts: Contacts::read(message, rules)?,
-            call_id: call_id.to_owned(),
+            call_id: call_id.into(),
             cseq: cseq.number,
-            path: path.iter().map(|p| p.uri.to_owned()).collect(),
+            path: path.iter().map(|p| p.uri.into()).collect(),
             is_outbound: first_hop_keeps && message.has_token(Name::Supported, "outbound"),
         })
     }
@@ -130,20 +130,21 @@ impl ContactAddress {
             return Err(Refusal::Malformed(format!("Contact has more than {MAX_CONTACT} bytes")));
         }
         Ok(Self {
-            uri: address.uri.to_owned(),
-            params: without_expires(address.params.0),
-            instance: address.params.value("+sip.instance").map(str::to_owned),
+            uri: address.uri.into(),
+            params: without_expires(address.params.0).into(),
             reg_id: address.params.value("reg-id").and_then(|v| v.parse().ok()).filter(|&id| id > 0),
         })
+    }
+
+    pub(crate) fn instance(&self) -> Option<&str> {
+        Params(&self.params).value("+sip.instance")
     }
 
     /// Whether a binding made by `other` is the one that this contact is about: RFC 5626 6 by instance and flow, else
     /// RFC 3261 19.1.4 by URI.
     pub(crate) fn is_same(&self, other: &Self, is_outbound: bool) -> bool {
-        match (&self.instance, self.reg_id) {
-            (Some(instance), Some(id)) if is_outbound => {
-                other.instance.as_ref() == Some(instance) && other.reg_id == Some(id)
-            }
+        match (self.instance(), self.reg_id) {
+            (Some(instance), Some(id)) if is_outbound => other.instance() == Some(instance) && other.reg_id == Some(id),
             _ => same_uri(&self.uri, &other.uri),
         }
     }
@@ -152,7 +153,7 @@ impl ContactAddress {
     /// no instance to tell two UEs apart (TS 24.229 5.4.1.2.2F).
     pub(crate) fn replaces(&self, other: &Self, is_outbound: bool) -> bool {
         !is_outbound
-            && match (&self.instance, &other.instance) {
+            && match (self.instance(), other.instance()) {
                 (Some(a), Some(b)) => a == b,
                 _ => true,
             }
@@ -160,7 +161,7 @@ impl ContactAddress {
 
     /// Both say which UE they are of.
     pub(crate) fn is_of_another_ue(&self, other: &Self) -> bool {
-        self.instance.as_ref().zip(other.instance.as_ref()).is_some_and(|(a, b)| a != b)
+        self.instance().zip(other.instance()).is_some_and(|(a, b)| a != b)
     }
 }
 

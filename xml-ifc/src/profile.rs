@@ -10,7 +10,7 @@ pub struct ImsSubscription {
 }
 
 /// `ServiceProfile` (B.2): what applies to all of its public identities.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct ServiceProfile {
     pub public_identities: Vec<PublicIdentity>,
     pub criteria: Vec<Ifc>,
@@ -21,7 +21,7 @@ pub struct ServiceProfile {
 }
 
 /// `PublicIdentity` (B.2.1), with what stands in its nested extensions.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct PublicIdentity {
     pub identity: String,
     /// `BarringIndication`: of no use but for registering.
@@ -36,7 +36,7 @@ pub struct PublicIdentity {
 }
 
 /// `InitialFilterCriteria` (B.2.2).
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ifc {
     /// Lower is earlier.
     pub priority: u32,
@@ -47,13 +47,13 @@ pub struct Ifc {
     pub server: ApplicationServer,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum ProfilePart {
     Registered,
     Unregistered,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct ApplicationServer {
     /// A SIP URI.
     pub server_name: String,
@@ -64,7 +64,7 @@ pub struct ApplicationServer {
 }
 
 /// What happens to the session when the application server does not answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum DefaultHandling {
     #[default]
     SessionContinued,
@@ -72,7 +72,7 @@ pub enum DefaultHandling {
 }
 
 /// `TriggerPoint` (B.2.3).
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct TriggerPoint {
     /// True: an AND of groups that are ORs; false: an OR of groups that are ANDs.
     pub cnf: bool,
@@ -80,14 +80,14 @@ pub struct TriggerPoint {
 }
 
 /// Service point trigger: one condition, which may stand in several groups.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Spt {
     pub negated: bool,
     pub groups: Vec<u32>,
     pub kind: SptKind,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum SptKind {
     /// An extended regular expression.
     RequestUri(String),

@@ -3,8 +3,9 @@
 //! `Display` gives the identity for the wire, `Debug` a redacted form for logs: only its last digits.
 
 use crate::uri::Uri;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
+use std::sync::Arc;
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IdentError {
@@ -35,9 +36,10 @@ fn redacted(text: &str) -> String {
 macro_rules! identity {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        ///
+        /// A copy shares the text: tables and records that name one subscriber hold it once.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -52,6 +54,16 @@ macro_rules! identity {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&redacted(&self.0))
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(|text| Self(text.into()))
             }
         }
     };
@@ -143,7 +155,7 @@ impl Impi {
 
     /// The private identity of a UE without ISIM (TS 23.003 13.3).
     pub fn from_imsi(imsi: &Imsi, home_domain: &str) -> Self {
-        Self(format!("{imsi}@{home_domain}"))
+        Self(format!("{imsi}@{home_domain}").into())
     }
 }
 
@@ -154,22 +166,22 @@ impl Impu {
     }
 
     pub fn from_uri(uri: &Uri<'_>) -> Option<Self> {
-        uri.canonical_identity().filter(|s| s.len() <= 255).map(Self)
+        uri.canonical_identity().filter(|s| s.len() <= 255).map(|s| Self(s.into()))
     }
 
     /// The temporary public identity of a UE without ISIM (TS 23.003 13.4B).
     pub fn temporary(imsi: &Imsi, home_domain: &str) -> Self {
-        Self(format!("sip:{imsi}@{home_domain}"))
+        Self(format!("sip:{imsi}@{home_domain}").into())
     }
 
     /// `sip:+NUMBER@domain`, the SIP form of a number (TS 23.003 13.4).
     pub fn sip_number(msisdn: &Msisdn, home_domain: &str) -> Self {
-        Self(format!("sip:+{msisdn}@{home_domain}"))
+        Self(format!("sip:+{msisdn}@{home_domain}").into())
     }
 
     /// `tel:+NUMBER`.
     pub fn tel(msisdn: &Msisdn) -> Self {
-        Self(format!("tel:+{msisdn}"))
+        Self(format!("tel:+{msisdn}").into())
     }
 }
 

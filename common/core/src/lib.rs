@@ -7,6 +7,7 @@
 pub mod command;
 pub mod config;
 pub mod dns;
+pub mod few;
 pub mod ident;
 pub mod metrics;
 pub mod node;
@@ -20,6 +21,7 @@ pub mod uri;
 pub mod wiring;
 
 pub use command::{Command, CommandId, Problem};
+pub use few::{FewMap, FewSet};
 pub use ident::{Impi, Impu, Imsi, Msisdn, Plmn, PublicId};
 pub use node::{
     Action, ConnId, Ctx, Event, Flow, FlowError, Kept, LinkId, Node, Packet, PeerId, RequestId, SendTag, Transport,

@@ -51,7 +51,7 @@ impl Writer {
         text.into_iter().for_each(|text| self.text(text));
     }
 
-    pub fn texts(&mut self, texts: &[String]) {
+    pub fn texts(&mut self, texts: &[Box<str>]) {
         let most = texts.len().min(usize::from(u16::MAX));
         self.count(most);
         texts.iter().take(most).for_each(|text| self.text(text));
@@ -139,8 +139,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn texts(&mut self) -> Result<Vec<String>, Damaged> {
-        self.list(|r| r.text().map(str::to_owned))
+    pub fn texts(&mut self) -> Result<Vec<Box<str>>, Damaged> {
+        self.list(|r| r.text().map(Box::from))
     }
 
     /// As many things as the count says; memory is only taken for those that are there.
@@ -179,7 +179,7 @@ mod tests {
         w.u32(7);
         w.maybe(None);
         w.maybe(Some("ümlaut"));
-        w.texts(&["a".into(), String::new()]);
+        w.texts(&["a".into(), Box::default()]);
         w.addr("[2001:db8::1]:6100".parse().unwrap());
         w.addr("192.0.2.1:5060".parse().unwrap());
         w.time(Time::from_secs(5));
@@ -190,7 +190,7 @@ mod tests {
         let mut r = Reader::new(bytes, 3)?;
         assert_eq!(r.u32()?, 7);
         assert_eq!((r.maybe()?, r.maybe()?), (None, Some("ümlaut")));
-        assert_eq!(r.texts()?, ["a", ""]);
+        assert_eq!(r.texts()?, [Box::from("a"), Box::default()]);
         assert_eq!(r.addr()?.to_string(), "[2001:db8::1]:6100");
         assert_eq!(r.addr()?.to_string(), "192.0.2.1:5060");
         assert_eq!(r.time()?, Time::from_secs(5));
