@@ -3,9 +3,10 @@
 
 use crate::credential::Opened;
 use crate::store;
-use crate::subscriber::{State, Subscription};
+use crate::subscriber::{Scscf, Scscfs, State, Subscription};
 use ims_core::{Impi, RequestId};
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
 /// One subscription as it is in the store, or becomes when the changes under way are done.
 pub(crate) struct Entry {
@@ -75,8 +76,13 @@ const LOOKED_AT_ONCE: usize = 64;
 /// When there are too many, those go that were not used since their turn came last (second chance).
 #[derive(Default)]
 pub(crate) struct Cache {
-    entries: HashMap<i64, Entry>,
-    by_key: HashMap<String, i64>,
+    /// Boxed: the table has room for more than is in it.
+    entries: HashMap<i64, Box<Entry>>,
+    /// By the hash of the key, which is looked at again in what is found. Of two with one hash the later is found, and the other read
+    /// from the store.
+    by_key: HashMap<u64, i64>,
+    hasher: RandomState,
+    scscfs: Scscfs,
     /// Each entry once, and what is left of removed ones.
     turns: VecDeque<(u64, i64)>,
     last_turn: u64,
@@ -90,18 +96,24 @@ impl Cache {
     }
 
     pub(crate) fn find(&self, key: &str) -> Option<i64> {
-        self.by_key.get(key).copied()
+        let record = *self.by_key.get(&self.hasher.hash_one(key))?;
+        self.entries.get(&record).filter(|entry| store::is_key_of(key, &entry.subscription)).map(|_| record)
+    }
+
+    /// The S-CSCF as the others here know it.
+    pub(crate) fn scscf(&mut self, scscf: Scscf) -> Scscf {
+        self.scscfs.same(scscf)
     }
 
     pub(crate) fn entry(&mut self, record: i64) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&record)?;
         entry.used = true;
-        Some(entry)
+        Some(&mut **entry)
     }
 
     /// Without counting as a use.
     pub(crate) fn peek(&self, record: i64) -> Option<&Entry> {
-        self.entries.get(&record)
+        self.entries.get(&record).map(|entry| &**entry)
     }
 
     /// Keeps what is there if it is as new, or about to change. `most_ahead` is the size of the window.
@@ -116,11 +128,13 @@ impl Cache {
             }
         }
         self.unwritten += usize::from(entry.unwritten);
-        self.by_key.extend(store::keys(&entry.subscription).into_iter().map(|key| (key, record)));
+        entry.state.share(&entry.subscription, &mut self.scscfs);
+        let hashes = store::keys(&entry.subscription).into_iter().map(|key| self.hasher.hash_one(key));
+        self.by_key.extend(hashes.map(|hash| (hash, record)));
         self.last_turn += 1;
         (entry.turn, entry.used) = (self.last_turn, true);
         self.turns.push_back((entry.turn, record));
-        self.entries.insert(record, entry);
+        self.entries.insert(record, Box::new(entry));
         self.sweep();
     }
 
@@ -128,11 +142,12 @@ impl Cache {
         let entry = self.entries.remove(&record)?;
         self.unwritten -= usize::from(entry.unwritten);
         for key in store::keys(&entry.subscription) {
-            if self.by_key.get(&key) == Some(&record) {
-                self.by_key.remove(&key);
+            let hash = self.hasher.hash_one(key);
+            if self.by_key.get(&hash) == Some(&record) {
+                self.by_key.remove(&hash);
             }
         }
-        Some(entry)
+        Some(*entry)
     }
 
     /// Says whether the entry has a change that is still to be written; true if that is news.

@@ -39,10 +39,15 @@ impl CxJob {
         }
     }
 
-    /// The S-CSCF that asks, as it will be reached.
-    fn asking(&self, name: &str) -> Scscf {
+    /// The S-CSCF that asks, as it will be reached; nobody of whom a state could tell when it is no S-CSCF.
+    fn asking(&self) -> Scscf {
+        let name = match &self.request {
+            Request::Mar(r) => &r.server_name,
+            Request::Sar(r) => &r.server_name,
+            Request::Uar(_) | Request::Lir(_) | Request::Rtr(_) | Request::Ppr(_) => return Scscf::default(),
+        };
         let text = |def| self.message.avps().first(def).and_then(|avp| avp.utf8().ok()).unwrap_or_default().to_owned();
-        Scscf { name: name.into(), host: text(&dict::ORIGIN_HOST), realm: text(&dict::ORIGIN_REALM) }
+        Scscf::new(name.clone(), text(&dict::ORIGIN_HOST), text(&dict::ORIGIN_REALM))
     }
 }
 
@@ -65,8 +70,9 @@ impl Hss {
     }
 
     pub(crate) fn decide_cx(&mut self, job: Box<CxJob>, record: i64, ctx: &mut Ctx<'_>) {
+        let asking = self.cache.scscf(job.asking());
         let Some(entry) = self.cache.entry(record) else { return self.retry(Job::Cx(job), ctx) };
-        match decide(&self.config, &self.ring, entry, &job, ctx.rng) {
+        match decide(&self.config, &self.ring, entry, (&job, &asking), ctx.rng) {
             Ok(Decision { answer, change: None }) => self.endpoint.answer(job.token, answer, ctx),
             Ok(Decision { answer: message, change: Some(change) }) => match self.take_behind(record, change, ctx) {
                 Ok(()) => self.endpoint.answer(job.token, message, ctx),
@@ -131,7 +137,7 @@ fn decide(
     config: &Config,
     ring: &KeyRing,
     entry: &mut Entry,
-    job: &CxJob,
+    (job, asking): (&CxJob, &Scscf),
     rng: &mut Rng,
 ) -> Result<Decision<Message>, Refusal> {
     if let Request::Mar(r) = &job.request {
@@ -145,9 +151,9 @@ fn decide(
         Request::Mar(r) => {
             let known = entry.opened.iter().find(|(impi, _)| *impi == r.impi);
             let (_, opened) = known.ok_or_else(|| job.unknown())?;
-            mar::decide(view, r, &job.asking(&r.server_name), opened, rng)?.map(|answer| answer.to_message(message))
+            mar::decide(view, r, asking, opened, rng)?.map(|answer| answer.to_message(message))
         }
-        Request::Sar(r) => sar::decide(view, r, &job.asking(&r.server_name))?.map(|answer| answer.to_message(message)),
+        Request::Sar(r) => sar::decide(view, r, asking)?.map(|answer| answer.to_message(message)),
         Request::Lir(r) => lir::decide(view, r)?.map(|answer| answer.to_message(message)),
         Request::Rtr(_) | Request::Ppr(_) => {
             return Err(Refusal::Malformed(DiameterError::Command(message.command())));
@@ -165,6 +171,6 @@ fn open(entry: &mut Entry, impi: &Impi, ring: &KeyRing) -> Result<(), Refusal> {
     let opened = identity.unseal(ring)?;
     // Most have one.
     entry.opened.reserve_exact(1);
-    entry.opened.push((impi.clone(), opened));
+    entry.opened.push((identity.impi.clone(), opened));
     Ok(())
 }

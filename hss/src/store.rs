@@ -28,6 +28,17 @@ pub fn keys(subscription: &Subscription) -> Vec<String> {
     keys
 }
 
+/// Whether `key` is one of [`keys`].
+pub(crate) fn is_key_of(key: &str, subscription: &Subscription) -> bool {
+    match key.split_once(':') {
+        Some(("imsi", imsi)) => subscription.imsi.as_str() == imsi,
+        Some(("msisdn", msisdn)) => subscription.msisdn.as_ref().is_some_and(|m| m.as_str() == msisdn),
+        Some(("impi", impi)) => subscription.private_identities.iter().any(|p| p.impi.as_str() == impi),
+        Some(("impu", impu)) => subscription.impus().any(|p| p.impu.as_str() == impu),
+        _ => false,
+    }
+}
+
 pub fn body(subscription: &Subscription) -> Vec<u8> {
     json(subscription)
 }
@@ -85,6 +96,10 @@ mod tests {
     #[test]
     fn every_identity_is_a_key() {
         let f = Fixture::new();
+        assert!(keys(&f.subscription).iter().all(|key| is_key_of(key, &f.subscription)));
+        for other in ["", "imsi", "imsi:", "msisdn:1", "impi:001010000000001", "impu:tel:+1", "001010000000001"] {
+            assert!(!is_key_of(other, &f.subscription), "{other}");
+        }
         assert_eq!(
             keys(&f.subscription),
             [

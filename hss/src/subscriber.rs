@@ -5,8 +5,10 @@ use crate::config::Capabilities;
 use crate::credential::{Credential, PrivateIdentity};
 use ims_aka::Sqn;
 use ims_core::{FewMap, FewSet, Impi, Impu, Imsi, Msisdn};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Deref;
+use std::sync::Arc;
 use xml_ifc::Ifc;
 
 /// What provisioning says: changes by command alone.
@@ -52,6 +54,11 @@ pub struct PublicIdentity {
 impl Subscription {
     pub fn private_identity(&self, impi: &Impi) -> Option<&PrivateIdentity> {
         self.private_identities.iter().find(|p| p.impi == *impi)
+    }
+
+    /// The same private identity, sharing our text.
+    pub(crate) fn own(&self, impi: &Impi) -> Impi {
+        self.private_identity(impi).map_or(impi, |p| &p.impi).clone()
     }
 
     /// The set that an identity is in.
@@ -110,12 +117,60 @@ pub struct State {
     pub run: u64,
 }
 
-/// An S-CSCF by its SIP name, and how to reach it by Diameter.
+/// An S-CSCF by its SIP name, and how to reach it by Diameter. There are few, and each subscriber names one: copies share it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scscf(Arc<ScscfNames>);
+
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Scscf {
+pub struct ScscfNames {
     pub name: String,
     pub host: String,
     pub realm: String,
+}
+
+impl Scscf {
+    pub fn new(name: String, host: String, realm: String) -> Self {
+        Self(Arc::new(ScscfNames { name, host, realm }))
+    }
+}
+
+impl Deref for Scscf {
+    type Target = ScscfNames;
+
+    fn deref(&self) -> &ScscfNames {
+        &self.0
+    }
+}
+
+impl Serialize for Scscf {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scscf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ScscfNames::deserialize(deserializer).map(|names| Self(Arc::new(names)))
+    }
+}
+
+/// Those that were heard of lately, so that each is in memory once.
+#[derive(Default)]
+pub(crate) struct Scscfs(VecDeque<Scscf>);
+
+impl Scscfs {
+    const MOST: usize = 32;
+
+    pub(crate) fn same(&mut self, scscf: Scscf) -> Scscf {
+        if let Some(known) = self.0.iter().find(|known| **known == scscf) {
+            return known.clone();
+        }
+        if self.0.len() >= Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(scscf.clone());
+        scscf
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -211,6 +266,18 @@ impl State {
         }
         let known = |(impi, _): &(&Impi, &Scscf)| subscription.private_identity(impi).is_some();
         self.pending.extend(before.pending.iter().filter(known).map(|(impi, scscf)| (impi.clone(), scscf.clone())));
+    }
+
+    /// Has it share its texts with the subscription and with other subscribers.
+    pub(crate) fn share(&mut self, subscription: &Subscription, scscfs: &mut Scscfs) {
+        let impi = |impi: Impi| subscription.own(&impi);
+        let State { sqn, assigned, pending, sets, .. } = self;
+        *sqn = std::mem::take(sqn).into_iter().map(|(known, sqn)| (impi(known), sqn)).collect();
+        *pending = std::mem::take(pending).into_iter().map(|(known, to)| (impi(known), scscfs.same(to))).collect();
+        *assigned = assigned.take().map(|to| scscfs.same(to));
+        for set in sets {
+            set.registered = std::mem::take(&mut set.registered).into_iter().map(impi).collect();
+        }
     }
 
     pub fn sqn(&self, impi: &Impi) -> Sqn {

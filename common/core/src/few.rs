@@ -114,6 +114,15 @@ impl<'a, K, V> IntoIterator for &'a FewMap<K, V> {
     }
 }
 
+impl<K, V> IntoIterator for FewMap<K, V> {
+    type Item = (K, V);
+    type IntoIter = std::vec::IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<K: Ord, V> Extend<(K, V)> for FewMap<K, V> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, more: I) {
         more.into_iter().for_each(|(key, value)| drop(self.insert(key, value)));
@@ -214,6 +223,15 @@ impl<'a, T> IntoIterator for &'a FewSet<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()
+    }
+}
+
+impl<T> IntoIterator for FewSet<T> {
+    type Item = T;
+    type IntoIter = smallvec::IntoIter<[T; 1]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
     }
 }
 

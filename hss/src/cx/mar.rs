@@ -57,7 +57,7 @@ pub fn decide(
                 AuthItem::Aka { item, rand: av.rand, autn: av.autn, xres: av.xres, ck: av.ck, ik: av.ik }
             });
             let items = items.collect();
-            state.sqn.insert(request.impi.clone(), sqn.0);
+            state.sqn.insert(view.subscription.own(&request.impi), sqn.0);
             items
         }
         Opened::Digest { realm, ha1 } => digest_item(realm, ha1).into_iter().collect(),

@@ -181,6 +181,6 @@ pub(crate) mod fixture {
     }
 
     pub(crate) fn scscf(name: &str) -> Scscf {
-        Scscf { name: name.into(), host: "scscf.ims.example".into(), realm: "ims.example".into() }
+        Scscf::new(name.into(), "scscf.ims.example".into(), "ims.example".into())
     }
 }

@@ -41,7 +41,7 @@ fn register(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Sa
     let terminate = take_over(&mut state, asking);
     state.authenticated(impi);
     let set_state = state.set_mut(set);
-    set_state.registered.insert(impi.clone());
+    set_state.registered.insert(view.subscription.own(impi));
     set_state.unregistered = false;
     Ok(with_profile(view, request, impi, set, state, terminate))
 }
