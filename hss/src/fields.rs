@@ -1,7 +1,7 @@
 //! Reading the JSON of commands so that each mistake names its field.
 
-use crate::seal::from_hex;
 use ims_core::command::Problem;
+use ims_core::hex;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -90,7 +90,7 @@ impl Fields {
             return Err(self.invalid(name, format!("give {allowed} hexadecimal digits; this has {count} characters")));
         }
         let wrong = || self.invalid(name, format!("give {allowed} hexadecimal digits and nothing else"));
-        from_hex(&text).map(|bytes| Some(Zeroizing::new(bytes))).ok_or_else(wrong)
+        hex::decode(&text).map(|bytes| Some(Zeroizing::new(bytes))).ok_or_else(wrong)
     }
 
     pub(crate) fn finish(self) -> Result<()> {

@@ -134,7 +134,7 @@ pub fn show(subscription: &Subscription, state: &State) -> Value {
     let private = subscription.private_identities.iter().map(|p| match &p.credential {
         Credential::Aka(keys) => {
             let kind = serde_json::to_value(keys.algorithm).unwrap_or_default();
-            let amf = crate::seal::hex(&keys.amf);
+            let amf = ims_core::hex::encode(&keys.amf);
             let sqn = state.sqn(&p.impi).to_string();
             json!({ "impi": p.impi, "algorithm": kind, "amf": amf, "sqn": sqn, "key_set": true })
         }

@@ -3,7 +3,7 @@
 
 use aes_gcm_siv::aead::{Aead, KeyInit, Payload};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
-use ims_core::{Impi, Rng, Secret};
+use ims_core::{Impi, Rng, Secret, hex};
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -48,14 +48,14 @@ impl KeyRing {
         let aad = aad(impi, column);
         // Fails only beyond 64 GiB of text.
         let sealed = cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad: &aad }).unwrap_or_default();
-        Sealed(format!("{id}.{}{}", hex(&nonce), hex(&sealed)))
+        Sealed(format!("{id}.{}{}", hex::encode(&nonce), hex::encode(&sealed)))
     }
 
     /// `None`: another key, another IMPI or column, or changed on disk.
     pub fn open(&self, sealed: &Sealed, impi: &Impi, column: &str) -> Option<Zeroizing<Vec<u8>>> {
         let (id, text) = sealed.0.split_once('.')?;
         let (_, cipher) = self.keys.iter().find(|(known, _)| known == id)?;
-        let bytes = from_hex(text)?;
+        let bytes = hex::decode(text)?;
         let (nonce, text) = bytes.split_first_chunk::<NONCE_LEN>()?;
         let aad = aad(impi, column);
         cipher.decrypt(&Nonce::from(*nonce), Payload { msg: text, aad: &aad }).ok().map(Zeroizing::new)
@@ -65,24 +65,11 @@ impl KeyRing {
 /// Tells keys apart without telling anything of them: the tag of an empty message under a label of its own.
 fn key_id(cipher: &Aes256GcmSiv) -> String {
     let label = Payload { msg: b"", aad: b"imsbox key id" };
-    hex(&cipher.encrypt(&Nonce::from([0; NONCE_LEN]), label).unwrap_or_default().split_off(12))
+    hex::encode(&cipher.encrypt(&Nonce::from([0; NONCE_LEN]), label).unwrap_or_default().split_off(12))
 }
 
 fn aad(impi: &Impi, column: &str) -> Vec<u8> {
     format!("{impi}\n{column}").into_bytes()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).filter_map(|d| char::from_digit(u32::from(d), 16)).collect()
-}
-
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let digit = |d: &u8| char::from(*d).to_digit(16);
-    digits.chunks_exact(2).map(|p| u8::try_from(digit(p.first()?)? << 4 | digit(p.last()?)?).ok()).collect()
 }
 
 #[cfg(test)]

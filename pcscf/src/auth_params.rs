@@ -3,7 +3,10 @@
 
 use ims_core::Secret;
 use ims_core::sa::SaKeys;
+use ims_sip::headers::pieces;
 use ims_sip::{Message, Name};
+use std::borrow::Cow;
+use zeroize::Zeroizing;
 
 /// What `integrity-protected` says of a REGISTER (TS 24.229 7.2A.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,7 +23,7 @@ pub(crate) enum Protection {
 
 /// Says in every Authorization how the request came; what the UE said about it is gone.
 pub(crate) fn set_integrity_protected(message: &mut Message, protection: Protection) {
-    let values = texts(message, Name::Authorization);
+    let values: Vec<String> = texts(message, Name::Authorization).map(Cow::into_owned).collect();
     if values.is_empty() {
         return;
     }
@@ -29,12 +32,14 @@ pub(crate) fn set_integrity_protected(message: &mut Message, protection: Protect
         let kept = without(&value, &["integrity-protected"]);
         // A scheme without parameters, or one that is no Digest, has nothing to be added to.
         let has_parameters = pieces(&kept).next().is_some_and(|p| p.contains('='));
-        let answers = value_of(&value, "response").is_some_and(|r| !r.is_empty());
         let said = match protection {
             Protection::Yes => Some("yes"),
             Protection::No => Some("no"),
             Protection::IpAssociated => Some("ip-assoc-yes"),
-            Protection::Open => answers.then_some("ip-assoc-pending"),
+            Protection::Open => {
+                let answers = value_of(&value, "response").is_some_and(|r| !r.is_empty());
+                answers.then_some("ip-assoc-pending")
+            }
         };
         match said.filter(|_| has_parameters) {
             Some(said) => message.push_back(Name::Authorization, format_args!("{kept},integrity-protected=\"{said}\"")),
@@ -51,7 +56,7 @@ pub(crate) fn take_keys(response: &mut Message) -> Option<SaKeys> {
         if !response.has(name) {
             continue;
         }
-        let values = texts(response, name);
+        let values: Vec<Zeroizing<String>> = texts(response, name).map(|t| Zeroizing::new(t.into_owned())).collect();
         response.remove(name);
         for value in values {
             let key = |wanted| value_of(&value, wanted).and_then(|hex| Secret::<16>::from_hex(&hex));
@@ -65,52 +70,54 @@ pub(crate) fn take_keys(response: &mut Message) -> Option<SaKeys> {
 }
 
 /// The nonce of the first challenge.
-pub(crate) fn nonce(response: &Message) -> Option<String> {
-    texts(response, Name::WwwAuthenticate).iter().find_map(|v| value_of(v, "nonce"))
+pub(crate) fn nonce(response: &Message) -> Option<Cow<'_, str>> {
+    texts(response, Name::WwwAuthenticate).find_map(|text| value_in(text, "nonce"))
 }
 
 /// A parameter of the first Authorization.
-pub(crate) fn credential(request: &Message, name: &str) -> Option<String> {
-    texts(request, Name::Authorization).first().and_then(|v| value_of(v, name))
+pub(crate) fn credential<'m>(request: &'m Message, name: &str) -> Option<Cow<'m, str>> {
+    texts(request, Name::Authorization).next().and_then(|text| value_in(text, name))
 }
 
-fn texts(message: &Message, name: Name) -> Vec<String> {
-    let text = |raw: &[u8]| std::str::from_utf8(raw).ok().map(|t| t.replace("\r\n", ""));
-    message.raw(name).filter_map(text).collect()
-}
-
-/// `Scheme a=1, b="x,y"` cut at the commas that stand outside quotes.
-pub(crate) fn pieces(value: &str) -> impl Iterator<Item = &str> {
-    let (mut quoted, mut escaped) = (false, false);
-    value.split(move |c| {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            ',' => return !quoted,
-            _ => {}
-        }
-        false
+fn texts(message: &Message, name: Name) -> impl Iterator<Item = Cow<'_, str>> {
+    message.raw(name).filter_map(|raw| std::str::from_utf8(raw).ok()).map(|text| match text.contains("\r\n") {
+        true => Cow::Owned(text.replace("\r\n", "")),
+        false => Cow::Borrowed(text),
     })
 }
 
 /// The parameter that a piece holds, and the scheme that may stand before it.
 fn split_piece(piece: &str) -> (Option<&str>, &str) {
-    let piece = piece.trim();
-    let head = piece.split_once('=').map_or(piece, |(name, _)| name).trim_end();
-    match head.rsplit_once(|c: char| c.is_ascii_whitespace()) {
-        Some((scheme, _)) => (Some(scheme.trim_end()), piece.get(scheme.len()..).unwrap_or("").trim_start()),
+    let end = piece.bytes().position(|b| b == b'=').unwrap_or(piece.len());
+    let head = piece[..end].trim_ascii_end();
+    match head.bytes().rposition(|b| b.is_ascii_whitespace()) {
+        Some(at) => (Some(head[..at].trim_ascii_end()), piece[at..].trim_ascii_start()),
         None => (None, piece),
     }
 }
 
-fn value_of(value: &str, wanted: &str) -> Option<String> {
+/// The name of a parameter, and what stands behind its `=`.
+fn name_and_value(parameter: &str) -> (&str, Option<&str>) {
+    match parameter.bytes().position(|b| b == b'=') {
+        Some(at) => (parameter[..at].trim_ascii_end(), Some(parameter[at + 1..].trim_ascii())),
+        None => (parameter, None),
+    }
+}
+
+fn value_of<'v>(value: &'v str, wanted: &str) -> Option<Cow<'v, str>> {
     pieces(value).find_map(|piece| {
-        let (name, text) = split_piece(piece).1.split_once('=')?;
-        let text = text.trim();
+        let (name, text) = name_and_value(split_piece(piece).1);
+        let text = text.filter(|_| name.eq_ignore_ascii_case(wanted))?;
         let text = text.strip_prefix('"').map_or(text, |t| t.strip_suffix('"').unwrap_or(t));
-        name.trim().eq_ignore_ascii_case(wanted).then(|| text.replace('\\', ""))
+        Some(if text.contains('\\') { text.replace('\\', "").into() } else { text.into() })
     })
+}
+
+fn value_in<'v>(text: Cow<'v, str>, wanted: &str) -> Option<Cow<'v, str>> {
+    match text {
+        Cow::Borrowed(text) => value_of(text, wanted),
+        Cow::Owned(text) => value_of(&text, wanted).map(|value| Cow::Owned(value.into_owned())),
+    }
 }
 
 fn without(value: &str, unwanted: &[&str]) -> String {
@@ -124,7 +131,7 @@ fn without(value: &str, unwanted: &[&str]) -> String {
             out.push(' ');
             fresh = true;
         }
-        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name).trim();
+        let (name, _) = name_and_value(parameter);
         if parameter.is_empty() || unwanted.iter().any(|u| u.eq_ignore_ascii_case(name)) {
             continue;
         }
@@ -132,7 +139,8 @@ fn without(value: &str, unwanted: &[&str]) -> String {
         out.push_str(parameter);
         fresh = false;
     }
-    out.trim_end().to_owned()
+    out.truncate(out.trim_end().len());
+    out
 }
 
 #[cfg(test)]

@@ -131,11 +131,12 @@ fn close(flow: Flow, ctx: &mut Ctx<'_>) {
     flow.conn.into_iter().for_each(|conn| ctx.act(Action::CloseFlow(conn)));
 }
 
+fn is_new_registration(request: &Message) -> bool {
+    request.method() == Method::Register
+        && Wanted::read(request).map_or(true, |wanted| begins_something(request, &wanted))
+}
+
 /// Whether a REGISTER in clear begins something: it answers no challenge, refreshes nothing, and does not leave.
-pub(crate) fn is_new_registration(request: &Message) -> bool {
-    if request.method() != Method::Register || auth_params::credential(request, "nonce").is_some_and(|n| !n.is_empty())
-    {
-        return false;
-    }
-    !matches!(Wanted::read(request), Ok(Wanted::RemoveAll | Wanted::Bind { expires: 0, .. }))
+pub(crate) fn begins_something(register: &Message, wanted: &Wanted) -> bool {
+    !wanted.leaves() && auth_params::credential(register, "nonce").is_none_or(|nonce| nonce.is_empty())
 }

@@ -7,14 +7,14 @@
 use crate::auth_params::Protection;
 use crate::config::Policy;
 use crate::contacts::{Access, Binding, RegId, Registration};
-use crate::gate::is_new_registration;
+use crate::gate::begins_something;
 use crate::sa::{SetId, State};
 use crate::sec_agree::{self, Proposal};
 use crate::{Pcscf, Refusal, Timer, auth_params, charging};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Flow, Impi, Impu, Time};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
-use ims_sip::headers::{Contact, Expires, NameAddr, PAssociatedUri, To};
+use ims_sip::headers::{Contact, Expires, NameAddr, PAssociatedUri, To, pieces};
 use ims_sip::message::HeaderError;
 use ims_sip::proxy::decrement_max_forwards;
 use ims_sip::{Message, Name};
@@ -136,7 +136,7 @@ impl Wanted {
     }
 
     /// Whether it is a de-registration.
-    fn leaves(&self) -> bool {
+    pub(crate) fn leaves(&self) -> bool {
         matches!(self, Self::RemoveAll | Self::Bind { expires: 0, .. })
     }
 
@@ -184,7 +184,7 @@ impl Pcscf {
             return Err(Refusal::DomainNotServed(domain));
         }
         // What is under way goes on when nothing new is let in any more.
-        let is_new = from.set.is_none() && is_new_registration(message);
+        let is_new = from.set.is_none() && begins_something(message, &claim.wanted);
         let most = self.config.limits.max_pending;
         let most = if is_new { most } else { most + most / 4 };
         if self.forwarded.len() + self.waiting.len() >= most {
@@ -283,7 +283,7 @@ impl Pcscf {
         let said = |name| auth_params::credential(message, name).filter(|v| !v.is_empty());
         if policy == Policy::Require && said("response").is_some() && said("auts").is_none() {
             let nonce = said("nonce");
-            let ours = |held: &crate::sa::HeldSet| nonce.as_ref() == Some(&held.nonce);
+            let ours = |held: &crate::sa::HeldSet| nonce.as_deref() == Some(held.nonce.as_str());
             if self.sets.of_impi(&claim.impi).any(|(_, held)| ours(held)) {
                 return Err(Refusal::AnsweredInClear);
             }
@@ -366,9 +366,9 @@ impl Pcscf {
             return;
         };
         let (from, request) = (forwarded.from, forwarded.request.clone());
-        let is_new = from.set.is_none() && is_new_registration(&request);
+        let is_new = from.set.is_none() && begins_something(&request, &forwarded.claim.wanted);
         self.admission.answered(ctx.now.since(forwarded.since), is_new, ctx.now, &self.config.overload);
-        let nonce = auth_params::nonce(&response).unwrap_or_default();
+        let nonce = auth_params::nonce(&response).unwrap_or_default().into_owned();
         let keys = auth_params::take_keys(&mut response);
         toward_ue(&mut response);
         let result = match response.status() {
@@ -551,7 +551,7 @@ fn binding(claim: &Claim, answer: &Message, seconds: u32, ctx: &Ctx<'_>) -> Resu
     Ok(Binding {
         contact,
         reg_id,
-        service_route: route.flat_map(auth_params::pieces).map(|r| r.trim().into()).collect(),
+        service_route: route.flat_map(pieces).map(Into::into).collect(),
         associated: associated.iter().map(|a| a.uri.into()).collect(),
         expires: ctx.now + Duration::from_secs(seconds.into()),
     })
@@ -585,8 +585,7 @@ fn access_network(message: &mut Message, trusted: bool) {
     }
     let from_network = |value: &&str| value.split(';').skip(1).any(|p| p.trim().eq_ignore_ascii_case("np"));
     let text = message.raw(Name::PAccessNetworkInfo).filter_map(|v| std::str::from_utf8(v).ok());
-    let kept: Vec<String> =
-        text.flat_map(auth_params::pieces).map(str::trim).filter(|v| !from_network(v)).map(str::to_owned).collect();
+    let kept: Vec<String> = text.flat_map(pieces).filter(|v| !from_network(v)).map(str::to_owned).collect();
     message.remove(Name::PAccessNetworkInfo);
     for value in kept.iter().filter(|_| trusted) {
         message.push_back(Name::PAccessNetworkInfo, value);

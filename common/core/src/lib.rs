@@ -8,6 +8,8 @@ pub mod command;
 pub mod config;
 pub mod dns;
 pub mod few;
+pub mod hash;
+pub mod hex;
 pub mod ident;
 pub mod metrics;
 pub mod node;

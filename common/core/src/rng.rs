@@ -53,7 +53,9 @@ impl Rng {
         let mut bytes = [0u8; 64];
         let len = len.min(bytes.len());
         self.fill(&mut bytes[..len]);
-        bytes[..len].iter().map(|b| char::from(ALPHABET[usize::from(b & 31)])).collect()
+        let mut token = String::with_capacity(len);
+        bytes[..len].iter().for_each(|b| token.push(char::from(ALPHABET[usize::from(b & 31)])));
+        token
     }
 }
 

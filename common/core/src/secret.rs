@@ -34,7 +34,7 @@ impl<const N: usize> Secret<N> {
 
     /// As lower-case hexadecimal, for the wire only (Cx AVPs, `ck=`, `ik=` towards the P-CSCF).
     pub fn to_wire_hex(&self) -> String {
-        self.0.iter().flat_map(|b| [b >> 4, b & 15]).filter_map(|d| char::from_digit(u32::from(d), 16)).collect()
+        crate::hex::encode(&self.0)
     }
 }
 

@@ -45,19 +45,68 @@ pub struct Uri<'a> {
     headers: Option<&'a str>,
 }
 
+/// What may stand behind the scheme at all.
+fn may_stand_in_a_uri(b: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut b = 0x21;
+        while b < 0x7f {
+            table[b] = !matches!(b as u8, b'<' | b'>' | b'"');
+            b += 1;
+        }
+        table
+    };
+    TABLE[usize::from(b)]
+}
+
+/// Where the parts of a `sip` URI meet, behind the scheme: all ASCII, found in one pass.
+struct Marks {
+    /// The end of the user: the colon before a password, or the `@`.
+    user_end: usize,
+    at: Option<usize>,
+    params_at: Option<usize>,
+    headers_at: Option<usize>,
+}
+
+impl Marks {
+    /// The user part may hold `;` and `?` (RFC 3261 25.1 user-unreserved): those before the `@` are its own.
+    fn of(text: &[u8]) -> Result<Self, UriError> {
+        let mut marks = Self { user_end: 0, at: None, params_at: None, headers_at: None };
+        let mut colon = None;
+        for (i, b) in text.iter().enumerate() {
+            match b {
+                b'@' if marks.at.is_some() => return Err(UriError::BadCharacter),
+                b'@' => {
+                    marks = Self { user_end: colon.unwrap_or(i), at: Some(i), params_at: None, headers_at: None };
+                }
+                b':' => colon = colon.or(Some(i)),
+                b';' if marks.headers_at.is_none() => marks.params_at = marks.params_at.or(Some(i)),
+                b'?' => marks.headers_at = marks.headers_at.or(Some(i)),
+                b if !may_stand_in_a_uri(*b) => return Err(UriError::BadCharacter),
+                _ => {}
+            }
+        }
+        Ok(marks)
+    }
+}
+
 impl<'a> Uri<'a> {
     pub fn parse(text: &'a str) -> Result<Self, UriError> {
-        let (scheme, rest) = text.split_once(':').ok_or(UriError::NoScheme)?;
+        let colon = text.bytes().position(|b| b == b':').ok_or(UriError::NoScheme)?;
+        let (scheme, rest) = (&text[..colon], &text[colon + 1..]);
         let valid = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         if !valid || !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) {
             return Err(UriError::NoScheme);
         }
-        if !rest.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b'"')) {
+        match scheme {
+            s if s.eq_ignore_ascii_case("sip") => return Self::parse_sip(text, Scheme::Sip, rest),
+            s if s.eq_ignore_ascii_case("sips") => return Self::parse_sip(text, Scheme::Sips, rest),
+            _ => {}
+        }
+        if !rest.bytes().all(may_stand_in_a_uri) {
             return Err(UriError::BadCharacter);
         }
         match scheme {
-            s if s.eq_ignore_ascii_case("sip") => Self::parse_sip(text, Scheme::Sip, rest),
-            s if s.eq_ignore_ascii_case("sips") => Self::parse_sip(text, Scheme::Sips, rest),
             s if s.eq_ignore_ascii_case("tel") => Self::parse_tel(text, rest),
             s => {
                 let scheme = if s.eq_ignore_ascii_case("urn") { Scheme::Urn } else { Scheme::Other(s) };
@@ -67,18 +116,15 @@ impl<'a> Uri<'a> {
     }
 
     fn parse_sip(text: &'a str, scheme: Scheme<'a>, rest: &'a str) -> Result<Self, UriError> {
-        // The user part may hold ; and ? (RFC 3261 25.1 user-unreserved), so the @ is found first.
-        let (user, rest) = match rest.split_once('@') {
-            Some((userinfo, rest)) => (Some(userinfo.split_once(':').map_or(userinfo, |(u, _)| u)), rest),
-            None => (None, rest),
-        };
-        if user.is_some_and(str::is_empty) || rest.contains('@') {
+        let Marks { user_end, at, params_at, headers_at } = Marks::of(rest.as_bytes())?;
+        let user = at.map(|_| &rest[..user_end]);
+        if user.is_some_and(str::is_empty) {
             return Err(UriError::BadCharacter);
         }
-        let (rest, headers) = rest.split_once('?').map_or((rest, None), |(r, h)| (r, Some(h)));
-        let (hostport, params) = rest.split_at(rest.find(';').unwrap_or(rest.len()));
-        let (host, port) = split_hostport(hostport)?;
-        Ok(Self { text, scheme, user, host, port, params: params.strip_prefix(';').unwrap_or(""), headers })
+        let end = headers_at.unwrap_or(rest.len());
+        let (host, port) = split_hostport(&rest[at.map_or(0, |at| at + 1)..params_at.unwrap_or(end)])?;
+        let params = params_at.map_or("", |at| &rest[at + 1..end]);
+        Ok(Self { text, scheme, user, host, port, params, headers: headers_at.map(|at| &rest[at + 1..]) })
     }
 
     fn parse_tel(text: &'a str, rest: &'a str) -> Result<Self, UriError> {
@@ -157,12 +203,17 @@ impl<'a> Uri<'a> {
     pub fn canonical_identity(&self) -> Option<String> {
         match self.scheme {
             Scheme::Sip | Scheme::Sips => {
-                let host = self.host.to_ascii_lowercase();
-                let scheme = if self.scheme == Scheme::Sip { "sip" } else { "sips" };
-                Some(match self.user {
-                    Some(user) => format!("{scheme}:{}@{host}", unescape_unreserved(user)),
-                    None => format!("{scheme}:{host}"),
-                })
+                let scheme = if self.scheme == Scheme::Sip { "sip:" } else { "sips:" };
+                let mut out = String::with_capacity(self.text.len());
+                out.push_str(scheme);
+                if let Some(user) = self.user {
+                    push_unescaped(&mut out, user);
+                    out.push('@');
+                }
+                let host_at = out.len();
+                out.push_str(self.host);
+                out[host_at..].make_ascii_lowercase();
+                Some(out)
             }
             Scheme::Tel => {
                 let number = self.user?;
@@ -194,7 +245,8 @@ pub fn split_hostport(text: &str) -> Result<(&str, Option<u16>), UriError> {
             None => return Err(UriError::BadHost),
         }
     } else {
-        text.split_once(':').map_or((text, None), |(h, p)| (h, Some(p)))
+        let colon = text.bytes().position(|b| b == b':');
+        colon.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])))
     };
     if host.is_empty() {
         return Err(UriError::NoHost);
@@ -238,13 +290,9 @@ pub fn host_of(ip: IpAddr) -> String {
 }
 
 /// `%41` and `A` are one character (RFC 3261 19.1.4); escapes of reserved characters stay.
-fn unescape_unreserved(user: &str) -> String {
-    if !user.contains('%') {
-        return user.into();
-    }
-    let mut out = String::with_capacity(user.len());
+fn push_unescaped(out: &mut String, user: &str) {
     let mut rest = user;
-    while let Some(i) = rest.find('%') {
+    while let Some(i) = rest.bytes().position(|b| b == b'%') {
         out.push_str(&rest[..i]);
         let code = rest.get(i + 1..i + 3).and_then(|h| u8::from_str_radix(h, 16).ok());
         match code {
@@ -263,7 +311,6 @@ fn unescape_unreserved(user: &str) -> String {
         }
     }
     out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

@@ -142,13 +142,11 @@ fn hmac<M: Mac + KeyInit>(key: &[u8], data: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 fn hex_of<D: Digest>(parts: &[&[u8]]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hash = D::new();
     for part in parts {
         hash.update(part);
     }
-    let digit = |n: u8| char::from(DIGITS[usize::from(n & 15)]);
-    hash.finalize().iter().flat_map(|b| [digit(b >> 4), digit(*b)]).collect()
+    ims_core::hex::encode(&hash.finalize())
 }
 
 #[cfg(test)]

@@ -12,6 +12,12 @@ macro_rules! methods {
                 match text { $($text => Self::$variant,)* other => Self::Other(other) }
             }
 
+            /// What is not UTF-8 is no method: empty.
+            pub(crate) fn parse_bytes(text: &'a [u8]) -> Self {
+                $(if text == $text.as_bytes() { return Self::$variant; })*
+                Self::Other(std::str::from_utf8(text).unwrap_or_default())
+            }
+
             pub fn as_str(&self) -> &'a str {
                 match self { $(Self::$variant => $text,)* Self::Other(other) => other }
             }

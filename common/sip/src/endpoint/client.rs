@@ -12,6 +12,7 @@ use bytes::Bytes;
 use ims_core::dns::{DnsError, DnsQuery};
 use ims_core::{Ctx, Flow, FlowError, SendTag, Time, Transport};
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 enum Machine {
@@ -193,7 +194,7 @@ impl Endpoint {
 
     fn attempt(&mut self, id: u64, step: Step, ctx: &mut Ctx<'_>) {
         let attempt_id = self.fresh_id();
-        let branch = format!("{}{}{attempt_id:x}.{}", via::COOKIE, self.mark, ctx.rng.token(10));
+        let branch = self.branch(attempt_id, ctx);
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
@@ -231,6 +232,16 @@ impl Endpoint {
             armed: None,
         };
         self.launch(attempt_id, attempt, bytes, ctx);
+    }
+
+    /// Tells us the attempt when it comes back in an answer, and nobody which one comes next.
+    fn branch(&self, attempt: u64, ctx: &mut Ctx<'_>) -> String {
+        let mut branch = String::with_capacity(48);
+        branch.push_str(via::COOKIE);
+        branch.push_str(&self.mark);
+        let _ = write!(branch, "{attempt:x}.");
+        branch.push_str(&ctx.rng.token(10));
+        branch
     }
 
     /// The request as it goes to `step`: with our Via, and by TCP when it is too large for UDP (RFC 3261 18.1.1).

@@ -3,20 +3,17 @@
 //! that takes: a fingerprint of what it is found by, the answer, and where it goes.
 
 use super::Leg;
+use super::identity::Print;
 use bytes::Bytes;
+use ims_core::hash::IdMap;
 use ims_core::{Flow, Time};
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Room for answers on each leg. Beyond it the oldest transactions absorb without repeating: at 1,000 registrations a second
 /// this is the last 10 s, when a client that lost the answer has asked again three times.
 const ANSWERS: usize = 16 << 20;
-
-/// A keyed hash so wide that no two requests share one, by accident or by design.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Print(u64, u64);
 
 struct Answered {
     print: Print,
@@ -39,9 +36,8 @@ struct Queue {
 }
 
 pub(super) struct Finished {
-    keys: (RandomState, RandomState),
-    by_id: HashMap<u64, Answered>,
-    by_print: HashMap<Print, u64>,
+    by_id: IdMap<u64, Answered>,
+    by_print: IdMap<Print, u64>,
     core: Queue,
     ue: Queue,
     room: usize,
@@ -50,18 +46,12 @@ pub(super) struct Finished {
 impl Finished {
     pub(super) fn new() -> Self {
         Self {
-            keys: (RandomState::new(), RandomState::new()),
-            by_id: HashMap::new(),
-            by_print: HashMap::new(),
+            by_id: IdMap::default(),
+            by_print: IdMap::default(),
             core: Queue::default(),
             ue: Queue::default(),
             room: ANSWERS,
         }
-    }
-
-    fn print(&self, branch: &str, sent_by: &str, method: &str) -> Print {
-        let key = (branch, sent_by, method);
-        Print(self.keys.0.hash_one(key), self.keys.1.hash_one(key))
     }
 
     fn queue(&mut self, leg: Leg) -> &mut Queue {
@@ -75,8 +65,8 @@ impl Finished {
         self.by_id.len()
     }
 
-    pub(super) fn find(&self, branch: &str, sent_by: &str, method: &str) -> Option<u64> {
-        self.by_print.get(&self.print(branch, sent_by, method)).copied()
+    pub(super) fn find(&self, print: Print) -> Option<u64> {
+        self.by_print.get(&print).copied()
     }
 
     /// The answer and its way, as long as it is kept.
@@ -86,15 +76,8 @@ impl Finished {
     }
 
     /// Takes a transaction in until `end_at`: never earlier than that of the one before on the same leg.
-    pub(super) fn insert(
-        &mut self,
-        id: u64,
-        (branch, sent_by, method): (&str, &str, &str),
-        (leg, reply): (Leg, Flow),
-        answer: Bytes,
-        end_at: Time,
-    ) {
-        let (print, room) = (self.print(branch, sent_by, method), self.room);
+    pub(super) fn insert(&mut self, id: u64, print: Print, (leg, reply): (Leg, Flow), answer: Bytes, end_at: Time) {
+        let room = self.room;
         let queue = self.queue(leg);
         queue.bytes += answer.len();
         queue.order.push_back((end_at, id));
@@ -174,33 +157,22 @@ mod tests {
 
     fn insert(finished: &mut Finished, id: u64, leg: Leg, at: u64) {
         let flow = Flow::udp("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        let branch = format!("z9hG4bK{id}");
-        finished.insert(
-            id,
-            (&branch, "host:5060", "REGISTER"),
-            (leg, flow),
-            vec![b'x'; 100].into(),
-            Time::from_secs(at),
-        );
+        finished.insert(id, print(id), (leg, flow), vec![b'x'; 100].into(), Time::from_secs(at));
+    }
+
+    fn print(id: u64) -> Print {
+        Print::for_test(id)
     }
 
     fn found(finished: &Finished, id: u64) -> Option<u64> {
-        finished.find(&format!("z9hG4bK{id}"), "host:5060", "REGISTER")
+        finished.find(print(id))
     }
 
     #[test]
-    fn branch_sent_by_and_method_find_it() {
+    fn its_fingerprint_finds_it() {
         let mut finished = Finished::new();
         insert(&mut finished, 7, Leg::Core, 32);
-        assert_eq!(found(&finished, 7), Some(7));
-        for (branch, sent_by, method) in [
-            ("z9hG4bK8", "host:5060", "REGISTER"),
-            ("z9hG4bK7", "other:5060", "REGISTER"),
-            ("z9hG4bK7", "host:5060", "OPTIONS"),
-            ("z9hG4bK7h", "ost:5060", "REGISTER"),
-        ] {
-            assert_eq!(finished.find(branch, sent_by, method), None);
-        }
+        assert_eq!((found(&finished, 7), found(&finished, 8)), (Some(7), None));
         let (flow, answer) = finished.answer(7).unwrap();
         assert_eq!((flow.remote.port(), answer.len()), (2, 100));
     }

@@ -9,6 +9,7 @@
 mod client;
 mod counters;
 mod finished;
+mod identity;
 mod server;
 mod via;
 
@@ -22,13 +23,15 @@ use bytes::Bytes;
 use client::{Attempt, Request};
 use counters::Counters;
 use finished::Finished;
+use identity::{Print, Prints};
 use ims_core::dns::{DnsError, DnsRecord};
+use ims_core::hash::IdMap;
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::earliest;
 use ims_core::{Action, ConnId, Ctx, Flow, FlowError, Packet, RequestId, SendTag, Time};
 use server::ServerSlot;
 use smallvec::SmallVec;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -157,13 +160,14 @@ pub struct Endpoint {
     /// Starts every branch of ours, so that an answer to us is known by its Via. Drawn at first use.
     mark: String,
     next: u64,
-    servers: HashMap<u64, ServerSlot>,
+    servers: IdMap<u64, ServerSlot>,
+    prints: Prints,
     /// The branch (or its RFC 2543 substitute) of every server transaction.
-    branches: HashMap<String, SmallVec<[u64; 2]>>,
-    requests: HashMap<u64, Request>,
+    branches: IdMap<Print, SmallVec<[u64; 2]>>,
+    requests: IdMap<u64, Request>,
     /// Boxed: the table is as large as the largest storm made it.
-    attempts: HashMap<u64, Box<Attempt>>,
-    conns: HashMap<ConnId, BTreeSet<Key>>,
+    attempts: IdMap<u64, Box<Attempt>>,
+    conns: IdMap<ConnId, BTreeSet<Key>>,
     timers: BTreeSet<(Time, Key)>,
     lingering: Lingering,
     finished: Finished,
@@ -180,11 +184,12 @@ impl Endpoint {
             config,
             mark: String::new(),
             next: 1,
-            servers: HashMap::new(),
-            branches: HashMap::new(),
-            requests: HashMap::new(),
-            attempts: HashMap::new(),
-            conns: HashMap::new(),
+            servers: IdMap::default(),
+            prints: Prints::default(),
+            branches: IdMap::default(),
+            requests: IdMap::default(),
+            attempts: IdMap::default(),
+            conns: IdMap::default(),
             timers: BTreeSet::new(),
             lingering: Lingering::default(),
             finished: Finished::new(),

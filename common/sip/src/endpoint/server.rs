@@ -1,8 +1,9 @@
 //! The server side: requests that come in, and our answers to them.
 
+use super::identity::Identity;
 use super::via::{self, Ways};
 use super::{ClientFailure, Endpoint, Key, Leg, ServerTx, SipEvent, tag_of};
-use crate::headers::{CSeq, From, To, Via};
+use crate::headers::To;
 use crate::transaction::{InviteServer, Server, ServerDue, invite_server};
 use crate::{Message, Method, Name};
 use bytes::Bytes;
@@ -24,11 +25,7 @@ enum Machine {
 /// A server transaction with all that belongs to it.
 pub(super) struct ServerSlot {
     machine: Machine,
-    /// Its entry in `branches`.
-    branch: String,
-    sent_by: String,
-    /// Empty for INVITE.
-    method: Box<str>,
+    identity: Identity,
     ways: Ways,
     /// The connection that is gone.
     gone: Option<ConnId>,
@@ -47,13 +44,6 @@ pub(super) struct ServerSlot {
 impl ServerSlot {
     fn is_invite(&self) -> bool {
         matches!(self.machine, Machine::Invite(_))
-    }
-
-    fn is_method(&self, method: Method<'_>) -> bool {
-        match method {
-            Method::Invite => self.is_invite(),
-            other => !self.is_invite() && *self.method == *other.as_str(),
-        }
     }
 
     fn deadline(&self) -> Option<Time> {
@@ -79,35 +69,6 @@ impl ServerSlot {
     }
 }
 
-/// What identifies the transaction of a request (RFC 3261 17.2.3).
-struct Identity {
-    branch: String,
-    sent_by: String,
-    /// The branch has the magic cookie: it is unique by itself.
-    modern: bool,
-}
-
-impl Identity {
-    fn of(request: &Message) -> Option<Self> {
-        let via: Via<'_> = request.first().ok().flatten()?;
-        let sent_by = via::sent_by(&via);
-        match via.params.value("branch") {
-            Some(branch) if branch.len() > via::COOKIE.len() && branch.starts_with(via::COOKIE) => {
-                Some(Self { branch: branch.to_owned(), sent_by, modern: true })
-            }
-            // RFC 2543: Request-URI, From tag, Call-ID, CSeq number and the topmost Via. A blank parts them, and keeps
-            // them apart from any branch.
-            branch => {
-                let from: From<'_> = request.first().ok().flatten()?;
-                let cseq: CSeq<'_> = request.first().ok().flatten()?;
-                let call_id = request.text(Name::CallId)?;
-                let parts = [request.uri(), from.tag().unwrap_or_default(), call_id, branch.unwrap_or_default()];
-                Some(Self { branch: format!("{} {}", parts.join(" "), cseq.number), sent_by, modern: false })
-            }
-        }
-    }
-}
-
 impl Endpoint {
     /// `outward`: where answers leave when the request came in over an SA.
     pub(super) fn on_request(&mut self, mut message: Message, flow: Flow, outward: Option<Flow>, ctx: &mut Ctx<'_>) {
@@ -124,16 +85,16 @@ impl Endpoint {
             self.answer_statelessly(&message, error.status(), 0, ways.reply, ctx);
             return self.refuse(flow, error.status(), error.to_string());
         }
-        let Some(identity) = Identity::of(&message) else {
+        let Some(identity) = self.prints.identity(&message) else {
             return self.refuse(flow, 400, "the transaction cannot be told from Via, From and CSeq".into());
         };
         if message.method() == Method::Ack {
             return self.on_ack(message, flow, &identity, ctx);
         }
-        if let Some(id) = self.find(&identity, message.method()) {
+        if let Some(id) = self.find(&identity) {
             return self.on_repeated(id, &flow, ctx);
         }
-        if let Some(id) = self.finished.find(&identity.branch, &identity.sent_by, message.method().as_str()) {
+        if let Some(id) = self.finished.find(identity.print()) {
             return self.on_repeated_late(id, ctx);
         }
         if self.is_full(&identity) {
@@ -163,12 +124,10 @@ impl Endpoint {
         } else {
             Machine::Other(Server::start(timers, reliable, PATIENCE, now))
         };
-        self.branches.entry(identity.branch.clone()).or_default().push(id);
+        self.branches.entry(identity.branch).or_default().push(id);
         let slot = ServerSlot {
             machine,
-            branch: identity.branch,
-            sent_by: identity.sent_by,
-            method: if is_invite { "".into() } else { method.as_str().into() },
+            identity,
             ways,
             gone: None,
             last: None,
@@ -184,16 +143,16 @@ impl Endpoint {
         id
     }
 
-    fn find(&self, identity: &Identity, method: Method<'_>) -> Option<u64> {
+    fn find(&self, identity: &Identity) -> Option<u64> {
         let same = self.branches.get(&identity.branch)?;
-        let fits = |slot: &ServerSlot| slot.sent_by == identity.sent_by && slot.is_method(method);
+        let fits = |slot: &ServerSlot| slot.identity == *identity;
         same.iter().copied().find(|id| self.servers.get(id).is_some_and(fits))
     }
 
     /// The INVITE that an ACK or CANCEL belongs to. Phones change sent-by between the two: then the branch, unique
     /// by itself, and the address that it comes from are enough.
     fn find_invite(&self, identity: &Identity, flow: &Flow) -> Option<u64> {
-        if let Some(id) = self.find(identity, Method::Invite) {
+        if let Some(id) = self.find(&self.prints.with_method(identity, Method::Invite)) {
             return Some(id);
         }
         let same = self.branches.get(&identity.branch).filter(|_| identity.modern)?;
@@ -203,9 +162,8 @@ impl Endpoint {
 
     /// Open, or answered a while ago.
     pub(super) fn find_transaction(&self, request: &Message) -> Option<u64> {
-        let (identity, method) = (Identity::of(request)?, request.method());
-        let finished = || self.finished.find(&identity.branch, &identity.sent_by, method.as_str());
-        self.find(&identity, method).or_else(finished)
+        let identity = self.prints.identity(request)?;
+        self.find(&identity).or_else(|| self.finished.find(identity.print()))
     }
 
     fn on_repeated(&mut self, id: u64, flow: &Flow, ctx: &mut Ctx<'_>) {
@@ -425,8 +383,7 @@ impl Endpoint {
         let Some(slot) = self.take_server(id) else { return };
         let (Some(end_at), Some(answer)) = (slot.deadline(), slot.last.clone()) else { return };
         let leg = self.leg_of(&slot.ways.flow);
-        let identity = (slot.branch.as_str(), slot.sent_by.as_str(), &*slot.method);
-        self.finished.insert(id, identity, (leg, slot.ways.reply), answer, end_at);
+        self.finished.insert(id, slot.identity.print(), (leg, slot.ways.reply), answer, end_at);
         self.finished.expire(self.now, self.most_finished());
     }
 
@@ -439,10 +396,10 @@ impl Endpoint {
         Self::arm(&mut self.timers, &mut slot.armed, None, Key::Server(id));
         self.lingering.servers -= usize::from(slot.lingers);
         self.unbind(&slot.ways.reply, Key::Server(id));
-        if let Some(same) = self.branches.get_mut(&slot.branch) {
+        if let Some(same) = self.branches.get_mut(&slot.identity.branch) {
             same.retain(|other| *other != id);
             if same.is_empty() {
-                self.branches.remove(&slot.branch);
+                self.branches.remove(&slot.identity.branch);
             }
         }
         Some(slot)

@@ -1,14 +1,17 @@
 //! The topmost Via: what is written into it, and where it says that answers go.
 
 use crate::headers::Via;
+use crate::headers::list::is_token;
 use crate::{Message, Name};
 use ims_core::uri::parse_ip;
 use ims_core::{Flow, Transport};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
-const SIP_PORT: u16 = 5060;
+pub(super) const SIP_PORT: u16 = 5060;
 pub(super) const COOKIE: &str = "z9hG4bK";
+/// For a Via of usual length.
+const ROOM: usize = 160;
 
 /// How a request came, and how its answers leave.
 #[derive(Clone, Copy)]
@@ -35,13 +38,13 @@ impl Ways {
 }
 
 /// The Via we put on a request. No rport: towards a UE inside IPsec answers must come to our server port.
-pub(super) fn ours(transport: Transport, sent_by: &str, branch: &str) -> String {
-    format!("SIP/2.0/{} {sent_by};branch={branch}", transport.token())
-}
-
-/// Sent-by as it is compared: lower case, with its port.
-pub(super) fn sent_by(via: &Via<'_>) -> String {
-    format!("{}:{}", via.host.to_ascii_lowercase(), via.port.unwrap_or(SIP_PORT))
+pub(super) fn ours(transport: Transport, sent_by: &str, branch: &str) -> impl fmt::Display {
+    fmt::from_fn(move |f| {
+        for part in ["SIP/2.0/", transport.token(), " ", sent_by, ";branch=", branch] {
+            f.write_str(part)?;
+        }
+        Ok(())
+    })
 }
 
 /// Writes `received` and `rport` (RFC 3261 18.2.1, RFC 3581 4); what the sender claimed there is removed. Gives the
@@ -52,7 +55,8 @@ pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<Ways> 
     let back = SocketAddr::new(from, via.port.unwrap_or(SIP_PORT));
     let untrue = parse_ip(via.host) != Some(from);
     if untrue || wants_rport || via.params.has("received") {
-        let mut value = format!("SIP/2.0/{} {}", via.transport, via.host);
+        let mut value = String::with_capacity(ROOM);
+        ["SIP/2.0/", via.transport, " ", via.host].iter().for_each(|part| value.push_str(part));
         if let Some(port) = via.port {
             let _ = write!(value, ":{port}");
         }
@@ -78,12 +82,21 @@ pub(super) fn note_received(message: &mut Message, flow: &Flow) -> Option<Ways> 
 }
 
 fn write_param(out: &mut String, name: &str, value: Option<&str>) {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-.!%*_+`'~[]:".contains(c);
-    let _ = match value {
-        None => write!(out, ";{name}"),
-        Some(v) if !v.is_empty() && v.chars().all(plain) => write!(out, ";{name}={v}"),
-        Some(v) => write!(out, ";{name}=\"{v}\""),
-    };
+    let plain = |b: u8| is_token(b) || matches!(b, b'[' | b']' | b':');
+    out.push(';');
+    out.push_str(name);
+    match value {
+        None => {}
+        Some(v) if !v.is_empty() && v.bytes().all(plain) => {
+            out.push('=');
+            out.push_str(v);
+        }
+        Some(v) => {
+            out.push_str("=\"");
+            out.push_str(v);
+            out.push('"');
+        }
+    }
 }
 
 /// Where a response goes that we only have the Via of (RFC 3261 18.2.2): addresses only, no names.

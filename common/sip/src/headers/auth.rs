@@ -31,22 +31,23 @@ impl<'a> AuthParams<'a> {
 
     /// (name, value as written) in order.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        items(self.0).map(|one| one.split_once('=').map_or((one, ""), |(n, v)| (list::trim_str(n), list::trim_str(v))))
+        pieces(self.0)
+            .map(|one| list::split_pair(one).map_or((one, ""), |(n, v)| (list::trim_str(n), list::trim_str(v))))
     }
 
     /// The same parameters without those named: what a P-CSCF does with `ck`, `ik` and `integrity-protected`.
     pub fn without(&self, names: &[&str]) -> String {
         let dropped = |one: &str| {
-            let name = one.split_once('=').map_or(one, |(n, _)| list::trim_str(n));
+            let name = list::split_pair(one).map_or(one, |(n, _)| list::trim_str(n));
             names.iter().any(|n| n.eq_ignore_ascii_case(name))
         };
-        let kept: Vec<&str> = items(self.0).filter(|one| !dropped(one)).collect();
+        let kept: Vec<&str> = pieces(self.0).filter(|one| !dropped(one)).collect();
         kept.join(",")
     }
 
     fn check(self) -> Result<Self, &'static str> {
-        for one in items(self.0) {
-            let (name, value) = one.split_once('=').ok_or("has a parameter without value")?;
+        for one in pieces(self.0) {
+            let (name, value) = list::split_pair(one).ok_or("has a parameter without value")?;
             let value = list::trim_str(value);
             if !list::is_token_text(list::trim_str(name)) {
                 return Err("has a malformed parameter name");
@@ -70,8 +71,8 @@ impl fmt::Debug for AuthParams<'_> {
     }
 }
 
-/// Comma list that respects quotes only; empty elements are passed over.
-fn items(text: &str) -> impl Iterator<Item = &str> {
+/// `Scheme a=1, b="x,y"` cut at the commas that stand outside quotes; empty elements are passed over.
+pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         loop {

@@ -179,6 +179,13 @@ pub(crate) fn unescape(text: &str) -> std::borrow::Cow<'_, str> {
     out.into()
 }
 
+/// `name=value` cut at the first `=`: names are short, so it is near.
+#[inline]
+pub(crate) fn split_pair(text: &str) -> Option<(&str, &str)> {
+    let at = text.bytes().position(|b| b == b'=')?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
 /// Puts `"` around a text, escaping what must be escaped.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);

@@ -16,7 +16,9 @@ pub use addr::{
     Contact, From, NameAddr, PAssertedIdentity, PAssociatedUri, PCalledPartyId, PPreferredIdentity, PServedUser, Path,
     RecordRoute, ReferTo, ReferredBy, ReplyTo, Route, ServiceRoute, To,
 };
-pub use auth::{AuthParams, AuthenticationInfo, Authorization, ProxyAuthenticate, ProxyAuthorization, WwwAuthenticate};
+pub use auth::{
+    AuthParams, AuthenticationInfo, Authorization, ProxyAuthenticate, ProxyAuthorization, WwwAuthenticate, pieces,
+};
 pub use event::{Event, SubscriptionState};
 pub use identity::{HistoryInfo, Privacy};
 pub use list::quote;

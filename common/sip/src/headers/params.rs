@@ -1,6 +1,6 @@
 //! `;name[=value]` parameters (RFC 3261 25.1 generic-param).
 
-use super::list::{find_outside, is_blank, is_token, trim_start, trim_str, unquote};
+use super::list::{find_outside, is_blank, is_token, split_pair, trim_start, trim_str, unquote};
 use std::fmt;
 
 /// `;name[=value]` parameters, kept as written, looked up without regard to case; quotes around a value are taken off.
@@ -49,7 +49,7 @@ impl<'a> Params<'a> {
                 rest = at.and_then(|at| text.get(at + 1..));
                 let one = trim_str(at.map_or(text, |at| text.get(..at).unwrap_or_default()));
                 if !one.is_empty() {
-                    let parts = one.split_once('=');
+                    let parts = split_pair(one);
                     return Some(parts.map_or((one, None), |(n, v)| (trim_str(n), Some(unquote(trim_str(v))))));
                 }
             }

@@ -7,8 +7,9 @@ use crate::status::reason_phrase;
 use bytes::Bytes;
 use std::fmt::{Display, Write};
 
-/// Room made for a line of ours: more than most need.
+/// Room made for a line of ours: more than most need. Where there is one there will be others.
 const WRITTEN: usize = 160;
+const FIRST_WRITTEN: usize = 640;
 
 impl Message {
     /// A new request with nothing but its start line.
@@ -252,7 +253,7 @@ impl Message {
             Key::Known(name) => name,
             Key::Text(_) => Name::Other,
         };
-        self.arena.reserve(WRITTEN);
+        self.arena.reserve(if self.arena.is_empty() { FIRST_WRITTEN } else { WRITTEN });
         let start = self.arena.len();
         let _ = Clean(&mut self.arena).write_str(key.text());
         let name_len = self.arena.len() - start;
@@ -280,7 +281,11 @@ impl Message {
         }
         // Exactly as much room as is needed: a message that was sent may be kept for minutes.
         let announced = self.fields.iter().any(|f| self.announces_length(f));
-        let length = if announced { String::new() } else { format!("Content-Length: {}\r\n", self.body.len()) };
+        let length = match (announced, self.body.len()) {
+            (true, _) => String::new(),
+            (false, 0) => "Content-Length: 0\r\n".to_owned(),
+            (false, length) => format!("Content-Length: {length}\r\n"),
+        };
         let kept = || self.fields.iter().filter(|f| f.name != Name::ContentLength || self.announces_length(f));
         let head = self.start.len as usize + kept().map(|f| f.len as usize).sum::<usize>();
         let size = head + length.len() + 2 + self.body.len();

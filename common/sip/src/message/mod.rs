@@ -118,7 +118,7 @@ impl Message {
                 list::trim(cseq.get(at..).unwrap_or_default())
             }
         };
-        Method::parse(std::str::from_utf8(text).unwrap_or_default())
+        Method::parse_bytes(text)
     }
 
     /// Request-URI as written; empty in a response.
