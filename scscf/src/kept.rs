@@ -15,7 +15,7 @@ use std::sync::Arc;
 use xml_ifc::ImsSubscription;
 
 /// The first byte of each value.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const PREFIX: &str = "registration/";
 
 /// Why an entry is of no use; it is counted under the name.
@@ -42,7 +42,6 @@ struct Entry<'a> {
     authenticated_at: u64,
     subscription: ImsSubscription,
     /// Primary and secondary CCF, primary and secondary ECF.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     charging: Option<[Option<Cow<'a, str>>; 4]>,
     bindings: Vec<Contact<'a>>,
 }
@@ -51,7 +50,6 @@ struct Entry<'a> {
 struct Contact<'a> {
     uri: Cow<'a, str>,
     params: Cow<'a, str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     reg_id: Option<u32>,
     path: Vec<Cow<'a, str>>,
     call_id: Cow<'a, str>,
@@ -89,11 +87,8 @@ pub(crate) fn write(registration: &Registration) -> Vec<u8> {
         charging,
         bindings: bindings.collect(),
     };
-    let mut out = Vec::with_capacity(1024);
-    out.push(VERSION);
     // Strings and numbers into memory: nothing of it can fail.
-    let _ = serde_json::to_writer(&mut out, &entry);
-    out
+    postcard::to_extend(&entry, vec![VERSION]).unwrap_or_default()
 }
 
 pub(crate) fn read(value: &[u8]) -> Result<Registration, Unusable> {
@@ -102,7 +97,7 @@ pub(crate) fn read(value: &[u8]) -> Result<Registration, Unusable> {
         Some(_) => return Err(Unusable::Version),
         None => return Err(Unusable::Damaged),
     };
-    let entry: Entry<'_> = serde_json::from_slice(body).map_err(|_| Unusable::Damaged)?;
+    let entry: Entry<'_> = postcard::from_bytes(body).map_err(|_| Unusable::Damaged)?;
     let impi = Impi::parse(&entry.impi).map_err(|_| Unusable::Damaged)?;
     let impu = Impu::parse(&entry.impu).map_err(|_| Unusable::Damaged)?;
     let charging = entry.charging.map(|functions| {
@@ -158,7 +153,7 @@ mod tests {
     fn what_cannot_be_read_is_named_and_nothing_panics() {
         let value = write(&registration());
         let mut later = value.clone();
-        later[0] = 2;
+        later[0] = VERSION + 1;
         assert_eq!(read(&later).err(), Some(Unusable::Version));
         for cut in 0..value.len() {
             assert_eq!(read(&value[..cut]).err(), Some(Unusable::Damaged), "{cut}");

@@ -164,10 +164,10 @@ fn what_the_network_ended_stays_ended() {
 fn entries_that_it_cannot_read_are_counted_and_dropped() {
     let mut lab = attached(LabConfig::default());
     for (key, value) in [
-        ("registration/700", &b"\x01{\"impi\":7}"[..]),
+        ("registration/700", &b"\x02{\"impi\":7}"[..]),
         ("registration/701", b""),
-        ("registration/x", b"\x01{}"),
-        ("something else", b"\x01"),
+        ("registration/x", b"\x02{}"),
+        ("something else", b"\x02"),
         ("registration/702", b"\x07whatever comes after us"),
     ] {
         lab.world.kept_mut(lab.scscf).insert(key.into(), bytes::Bytes::from_static(value));

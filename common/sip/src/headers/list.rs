@@ -55,6 +55,11 @@ pub(crate) fn trim(text: &[u8]) -> &[u8] {
     trim_end(trim_start(text))
 }
 
+pub(crate) fn trim_start_str(text: &str) -> &str {
+    let at = text.bytes().position(|b| !is_blank(b)).unwrap_or(text.len());
+    text.get(at..).unwrap_or_default()
+}
+
 #[inline]
 pub(crate) fn trim_str(text: &str) -> &str {
     // Blanks are ASCII: cutting them off leaves UTF-8.
@@ -138,6 +143,7 @@ pub(crate) fn first(value: &[u8]) -> &[u8] {
 
 /// Where the second value of a list begins.
 pub(crate) fn second_at(value: &[u8]) -> Option<usize> {
+    memchr::memchr(b',', value)?;
     let comma = find_outside(value, b',', true)?;
     let rest = value.get(comma + 1..)?;
     let begin = trim_start(rest);

@@ -54,6 +54,14 @@ impl<'a> TypedHeader<'a> for Via<'a> {
 
 /// `SIP / 2.0 / UDP host`: blanks may stand around the slashes.
 fn sent_protocol(head: &str) -> Option<(&str, &str)> {
+    // As nearly everybody writes it.
+    if let Some(rest) = head.strip_prefix("SIP/2.0/")
+        && let Some(blank) = rest.bytes().position(|b| b == b' ')
+        && let (transport, sent_by) = rest.split_at(blank)
+        && list::is_token_text(transport)
+    {
+        return Some((transport, list::trim_start_str(sent_by)));
+    }
     let (protocol, rest) = head.split_once('/')?;
     let (version, rest) = rest.split_once('/')?;
     let (transport, sent_by) = rest.trim_start_matches(list::BLANKS).split_once(list::BLANKS)?;

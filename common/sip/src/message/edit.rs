@@ -174,13 +174,15 @@ impl Message {
     }
 
     fn remove_key(&mut self, key: Key<'_>) -> usize {
+        if !self.fields.iter().any(|f| self.is(f, key)) {
+            return 0;
+        }
         let before = self.fields.len();
         let mut fields = std::mem::take(&mut self.fields);
         fields.retain(|f| !self.is(f, key));
         self.fields = fields;
-        let removed = before - self.fields.len();
-        self.touched |= removed > 0;
-        removed
+        self.touched = true;
+        before - self.fields.len()
     }
 
     /// Removes the first *value* (also out of a comma list): the topmost Via, Route, ...
