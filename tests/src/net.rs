@@ -70,6 +70,8 @@ pub(crate) struct Conn {
     pub(crate) queued: Vec<Queued>,
     /// Which end knows already that it is over.
     pub(crate) told: [bool; 2],
+    /// Requests that each end wrote and wants to hear of. The node knows which were answered.
+    pub(crate) sent: [Vec<(SendTag, Flow)>; 2],
 }
 
 /// A Diameter connection.

@@ -190,6 +190,14 @@ impl World {
         self.note(node, "crashes");
         self.drop_links(node);
         self.close_connections(node);
+        // Whoever comes next in this place has sent nothing on them.
+        for conn in self.conns.values_mut() {
+            for (end, sent) in conn.ends.iter().zip(&mut conn.sent) {
+                if end.node == node {
+                    sent.clear();
+                }
+            }
+        }
     }
 
     /// A node closes all its TCP connections that carry SIP.

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use ims_core::{ConnId, Event, Flow, FlowError, Packet, SendTag, Transport};
 use ims_sip::stream::{Frame, Framer};
 use socket2::SockRef;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +24,8 @@ use tracing::debug;
 
 /// How long a connection that is being closed may take to send what waits.
 const LINGER: Duration = Duration::from_secs(1);
+/// Requests remembered, to tell whose answer will not come when the connection ends.
+const REMEMBERED: usize = 1_024;
 /// The answer to a keep-alive ping (RFC 5626 4.4.1).
 const PONG: Bytes = Bytes::from_static(b"\r\n");
 
@@ -217,9 +219,10 @@ impl ConnectionTask {
         let (read_half, mut write_half) = stream.into_split();
         let activity = Activity::new();
         let mut closed_by_us = true;
+        let mut sent = Sent::default();
         let ended = {
             let reader = read_messages(&world, self.node, flow, read_half, &self.queue, &activity);
-            let writer = write_messages(&mut self.waiting, &mut write_half, &activity);
+            let writer = write_messages(&mut self.waiting, &mut write_half, &activity, &mut sent);
             tokio::select! {
                 why = reader => { closed_by_us = why.is_some(); why }
                 error = writer => { closed_by_us = false; Some(error) }
@@ -230,7 +233,10 @@ impl ConnectionTask {
         world.connections.forget(self.conn, &keys);
         // Nothing can be queued any more; what is, is sent if the peer takes it soon.
         self.waiting.close();
-        let _ = timeout(LINGER, write_messages(&mut self.waiting, &mut write_half, &activity)).await;
+        let _ = timeout(LINGER, write_messages(&mut self.waiting, &mut write_half, &activity, &mut sent)).await;
+        for tag in sent.0 {
+            world.sip_failed(self.node, tag, flow, FlowError::Closed);
+        }
         self.refuse_waiting(&world, flow, FlowError::Closed);
         if closed_by_us && ours {
             // Closing first from a fixed port would keep the pair of addresses in TIME_WAIT, and the next connection could not
@@ -256,6 +262,22 @@ impl ConnectionTask {
         while let Ok(unsent) = self.waiting.try_recv() {
             world.sip_failed(self.node, unsent.tag, flow, error);
         }
+    }
+}
+
+/// The requests that were written last, whose node wants to know what becomes of them. It knows which were answered.
+#[derive(Default)]
+struct Sent(VecDeque<SendTag>);
+
+impl Sent {
+    fn note(&mut self, outgoing: &Outgoing) {
+        if outgoing.tag.0 == 0 || outgoing.bytes.starts_with(b"SIP/2.0 ") {
+            return;
+        }
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
+        }
+        self.0.push_back(outgoing.tag);
     }
 }
 
@@ -339,8 +361,10 @@ async fn write_messages(
     waiting: &mut mpsc::Receiver<Outgoing>,
     half: &mut OwnedWriteHalf,
     activity: &Activity,
+    sent: &mut Sent,
 ) -> String {
     while let Some(outgoing) = waiting.recv().await {
+        sent.note(&outgoing);
         if let Err(error) = half.write_all(&outgoing.bytes).await {
             return error.to_string();
         }

@@ -20,6 +20,8 @@ const MAX_REMEMBERED: usize = 512;
 /// A target that goes on failing is avoided for longer: 2^3 times as long at most.
 const LONGEST_AVOIDED: u32 = 3;
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// What is avoided may be avoided longer by one part of so many.
+const SPREAD: u32 = 4;
 /// Ids of DNS requests are drawn from the top half; the node has the other.
 const ID_BASE: u64 = 1 << 63;
 
@@ -293,7 +295,7 @@ pub(crate) struct Locator {
     failed: BTreeMap<(SocketAddr, Transport), Failed>,
 }
 
-/// A target that failed. Requests decide when it is tried again, so nothing has to be spread in time.
+/// A target that failed, until it may be tried again.
 struct Failed {
     since: Time,
     until: Time,
@@ -399,8 +401,10 @@ impl Locator {
         });
     }
 
-    /// `transport` to `addr` failed: others first for a while.
-    pub(crate) fn on_failure(&mut self, addr: SocketAddr, transport: Transport, now: Time) {
+    /// `transport` to `addr` failed: others first for a while. All nodes that lost it at the same moment are not to come back to it at
+    /// the same moment.
+    pub(crate) fn on_failure(&mut self, addr: SocketAddr, transport: Transport, ctx: &mut Ctx<'_>) {
+        let now = ctx.now;
         let known = self.failed.get(&(addr, transport));
         if known.is_some_and(|failed| failed.until > now) {
             // It was under way when the target failed.
@@ -408,7 +412,9 @@ impl Locator {
         }
         let times = known.filter(|f| now.since(f.until) <= MAX_RETRY_AFTER).map_or(0, |f| f.times);
         let wait = self.config.avoid_failed.0.saturating_mul(1 << times.min(LONGEST_AVOIDED));
-        self.avoid(addr, transport, wait, now);
+        let spread = u64::try_from((wait / SPREAD).as_micros()).unwrap_or(u64::MAX);
+        let jitter = Duration::from_micros(ctx.rng.below(spread.max(1)));
+        self.avoid(addr, transport, wait + jitter, now);
     }
 
     /// It answered 503: others first for as long as it says (RFC 3261 21.5.4), within reason.
@@ -669,14 +675,25 @@ mod tests {
         let addr: SocketAddr = "192.0.2.1:5060".parse().unwrap();
         let at = Time::from_secs;
         let until = |locator: &Locator| locator.failed[&(addr, Transport::Udp)].until.secs();
-        for (fails, avoided_until) in [(0, 10), (3, 10), (11, 31), (32, 72), (80, 160), (170, 250)] {
-            locator.on_failure(addr, Transport::Udp, at(fails));
-            assert_eq!(until(&locator), avoided_until, "fails at {fails}");
+        let (mut rng, mut actions) = (Rng::from_u64(1), Vec::new());
+        let mut fail = |locator: &mut Locator, secs| {
+            let mut ctx = Ctx { now: at(secs), rng: &mut rng, actions: &mut actions };
+            locator.on_failure(addr, Transport::Udp, &mut ctx);
+            let until = locator.failed[&(addr, Transport::Udp)].until;
+            until.since(at(secs)).as_millis()
+        };
+        let mut waits = Vec::new();
+        for (fails, least, most) in [(0, 10_000, 12_500), (3, 0, 9_500), (14, 20_000, 25_000), (40, 40_000, 50_000)] {
+            waits.push(fail(&mut locator, fails));
+            assert!((least..most).contains(&waits[waits.len() - 1]), "fails at {fails}: {waits:?}");
+        }
+        assert!(waits.iter().any(|w| w % 10_000 != 0), "not all at the same moment: {waits:?}");
+        for fails in [91, 192] {
+            assert!((80_000..100_000).contains(&fail(&mut locator, fails)));
         }
         let told = locator.snapshot(at(200))["failed"].clone();
         assert_eq!(told, serde_json::json!([{ "target": "udp:192.0.2.1:5060", "since": 0, "for_s": 200 }]));
-        locator.on_failure(addr, Transport::Udp, at(1000));
-        assert_eq!(until(&locator), 1010, "nobody asked for a long time");
+        assert!((10_000..12_500).contains(&fail(&mut locator, 1000)), "nobody asked for a long time");
         locator.on_busy(addr, Transport::Udp, Some(30), at(1001));
         assert_eq!(until(&locator), 1031);
         locator.on_success(addr, Transport::Udp);

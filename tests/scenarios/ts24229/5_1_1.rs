@@ -1,7 +1,7 @@
 //! TS 24.229 5.1.1: registration as the UE sees it, from end to end.
 
 use crate::support::{cause, lose_gm_packet, statuses_to_handsets};
-use ims_tests::{Lab, LabConfig, Sent, Verdict, golden};
+use ims_tests::{Lab, LabConfig, Sent, Verdict, What, golden};
 use std::time::Duration;
 
 fn attach(config: LabConfig) -> Lab {
@@ -48,6 +48,39 @@ fn the_core_may_speak_tcp() {
     let mut config = LabConfig::default();
     (config.pcscf.mw.udp_limit, config.icscf.udp_limit, config.scscf.udp_limit) = (600, 600, 600);
     attach(config);
+}
+
+/// RFC 3261 17.1.4 and 18.4: a connection that the core keeps breaks under a request. It goes out again at once on a new one, and
+/// nobody waits for timer F.
+#[test]
+fn a_connection_of_the_core_that_breaks_at_any_message_of_an_attach_costs_no_timer() {
+    let mut config = LabConfig::default();
+    (config.pcscf.mw.udp_limit, config.icscf.udp_limit, config.scscf.udp_limit) = (600, 600, 600);
+    let packets = |lab: &Lab| lab.world.trace.iter().filter(|e| matches!(e.what, What::Sip { .. })).count();
+    let mut packet = 0;
+    loop {
+        let mut lab = Lab::new(config.clone());
+        lab.rest();
+        let before = packets(&lab);
+        let asked = lab.world.command(lab.ues[0], "register", serde_json::Value::Null);
+        let (since, mut broken, mut answer) = (lab.world.now, false, None);
+        while answer.is_none() {
+            if !broken && packets(&lab) - before >= packet {
+                broken = true;
+                lab.world.reset_connections(lab.icscf);
+            }
+            lab.world.step();
+            answer = lab.world.reply(asked);
+        }
+        let took = lab.world.now.since(since);
+        assert!(answer.is_some_and(|a| a.is_ok()), "broken at packet {packet}");
+        assert!(took < Duration::from_secs(4), "broken at packet {packet}: {took:?}");
+        if !broken {
+            break;
+        }
+        packet += 1;
+    }
+    assert!(packet >= 12, "an attach takes more packets than {packet}");
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Requests of an end that are remembered.
+const REMEMBERED: usize = 1_024;
+
 impl World {
     pub(super) fn send_tcp(&mut self, id: NodeId, flow: Flow, bytes: Bytes, tag: SendTag) {
         let wanted = flow.conn;
@@ -37,7 +40,8 @@ impl World {
         };
         let end = |node, addr, id| End { node, addr, id, last_arrival: Time::EPOCH };
         let ends = [end(id, local, conn * 2), end(other, flow.remote, conn * 2 + 1)];
-        self.conns.insert(conn, Conn { ends, open: false, queued: vec![first], told: [false; 2] });
+        self.conns
+            .insert(conn, Conn { ends, open: false, queued: vec![first], told: [false; 2], sent: Default::default() });
         let rtt = self.conditions(id, Some(other)).latency * 2;
         self.after(rtt, Due::Syn { conn });
     }
@@ -81,6 +85,11 @@ impl World {
         if !c.open {
             return c.queued.push(q);
         }
+        if q.tag.0 != 0 && !q.bytes.starts_with(b"SIP/2.0 ") {
+            let sent = &mut c.sent[side];
+            sent.drain(..(sent.len() + 1).saturating_sub(REMEMBERED));
+            sent.push((q.tag, q.flow));
+        }
         let (from, to) = (c.ends[side], c.ends[1 - side]);
         let Some((entry, bytes, esp)) = self.outgoing(from.node, "tcp", from.addr, to.addr, q.bytes) else {
             return self.stall(conn);
@@ -113,11 +122,36 @@ impl World {
         let Some(c) = self.conns.get_mut(&conn) else { return };
         let (end, told) = (c.ends[to], c.told[to]);
         c.told[to] = true;
+        let sent = std::mem::take(&mut c.sent[to]);
         if c.told == [true, true] {
             self.conns.remove(&conn);
         }
+        for (tag, flow) in sent {
+            self.fail(end.node, tag, flow, FlowError::Closed, Duration::ZERO);
+        }
         if !told {
             self.tell(end.node, Event::FlowClosed(ConnId(end.id)));
+        }
+    }
+
+    /// All connections of a node that carry SIP break at both ends, and what was on its way is lost.
+    pub fn reset_connections(&mut self, node: NodeId) {
+        let conns: Vec<u64> =
+            self.conns.iter().filter(|(_, c)| c.ends.iter().any(|e| e.node == node)).map(|(id, _)| *id).collect();
+        for id in conns {
+            let Some(conn) = self.conns.remove(&id) else { continue };
+            let unsent = conn.queued.into_iter().map(|q| (q.tag, q.flow));
+            for (tag, flow) in unsent {
+                self.fail(conn.ends[0].node, tag, flow, FlowError::Closed, LOCAL);
+            }
+            for ((end, sent), told) in conn.ends.into_iter().zip(conn.sent).zip(conn.told) {
+                for (tag, flow) in sent {
+                    self.fail(end.node, tag, flow, FlowError::Closed, LOCAL);
+                }
+                if !told {
+                    self.after(LOCAL, Due::Tell(end.node, Event::FlowClosed(ConnId(end.id))));
+                }
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Attempt {
     /// The attempt that carries our CANCEL.
     cancel: Option<u64>,
     lingers: bool,
+    /// Sent once more, for the connection had closed under it.
+    sent_again: bool,
     armed: Option<Time>,
 }
 
@@ -229,6 +231,7 @@ impl Endpoint {
             ack: None,
             cancel: None,
             lingers: false,
+            sent_again: false,
             armed: None,
         };
         self.launch(attempt_id, attempt, bytes, ctx);
@@ -328,6 +331,7 @@ impl Endpoint {
             ack: None,
             cancel: None,
             lingers: false,
+            sent_again: false,
             armed: None,
         };
         self.launch(cancel_id, attempt, bytes, ctx);
@@ -514,11 +518,20 @@ impl Endpoint {
     }
 
     pub(super) fn on_attempt_failed(&mut self, id: u64, flow: Flow, error: FlowError, ctx: &mut Ctx<'_>) {
-        let Some(attempt) = self.attempts.get(&id) else { return };
+        let Some(attempt) = self.attempts.get_mut(&id) else { return };
         // A full queue is a lost datagram; and whoever has answered has the request.
         let lost = error == FlowError::QueueFull && !flow.transport.is_reliable();
         if lost || !attempt.is_unheard() {
             return;
+        }
+        // A connection that both sides keep may close while a request is on its way (RFC 5923 4). On a new one the same
+        // branch is taken for what it is, should the first have arrived.
+        let may_reconnect = error == FlowError::Closed && attempt.flow.conn.is_none() && !attempt.sent_again;
+        if may_reconnect && attempt.flow.transport == Transport::Tcp {
+            attempt.sent_again = true;
+            let (flow, bytes) = (attempt.flow, attempt.bytes.clone());
+            self.counters.resent += 1;
+            return self.send(flow, bytes, tag_of(Key::Attempt(id)), ctx);
         }
         if error == FlowError::TooLarge && attempt.flow.transport == Transport::Udp {
             self.grow(id);
@@ -553,7 +566,7 @@ impl Endpoint {
         match (cause, attempt.instead) {
             (ClientFailure::Transport(_), Some(flow)) => request.steps.push_front(Step { flow, may_grow: false }),
             _ if attempt.located && !too_large => {
-                self.locator.on_failure(attempt.flow.remote, attempt.flow.transport, ctx.now);
+                self.locator.on_failure(attempt.flow.remote, attempt.flow.transport, ctx);
             }
             _ => {}
         }

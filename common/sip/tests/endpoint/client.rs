@@ -298,6 +298,28 @@ fn a_connection_that_closes_under_an_unanswered_request_fails_it() {
     assert!(lab.closed(9).is_empty(), "it rings: the answer may come on a new connection");
 }
 
+/// The shell tells of each request on a connection that ended; only the endpoint knows which were answered.
+#[test]
+fn a_request_on_a_kept_connection_that_closes_goes_out_once_more_on_a_new_one() {
+    let mut lab = Lab::new();
+    let tx = lab.send(&text("REGISTER", "", ""), uri("sip:127.0.0.2:5060;transport=tcp"));
+    let first = lab.sent_one();
+    assert!(lab.failed(&first, FlowError::Closed).is_empty());
+    let again = lab.sent_one();
+    assert_eq!((again.flow, again.tag), (first.flow, first.tag));
+    assert_eq!(again.header(Name::Via), first.header(Name::Via), "the same branch");
+    let events = lab.failed(&again, FlowError::Closed);
+    let cause = ClientFailure::Transport(FlowError::Closed);
+    assert!(matches!(events.as_slice(), [SipEvent::Failed { tx: t, cause: c }] if *t == tx && *c == cause), "once");
+
+    lab.send(&text("REGISTER", "", ""), uri("sip:127.0.0.2:5060;transport=tcp"));
+    let answered = lab.sent_one();
+    lab.answered(&answered, 200);
+    assert!(lab.failed(&answered, FlowError::Closed).is_empty());
+    assert!(lab.sent().is_empty(), "it has its answer");
+    lab.assert_quiet_after(0);
+}
+
 #[test]
 fn over_the_limit_requests_fail_at_once() {
     let mut config = config();
