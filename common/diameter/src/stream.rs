@@ -1,6 +1,7 @@
 //! Cutting messages out of a TCP stream (RFC 6733 3: version and length are the first four octets).
 
-use crate::message::HEADER_LENGTH;
+use crate::dict;
+use crate::message::{FLAG_REQUEST, HEADER_LENGTH};
 
 /// The longest message that is taken in. A length field can claim 16 MiB; nobody gets that much buffer for a claim.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -33,6 +34,18 @@ pub fn frame_length(buffer: &[u8]) -> Result<Option<usize>, FrameError> {
         return Err(FrameError::TooLong(length));
     }
     Ok((buffer.len() >= length).then_some(length))
+}
+
+/// At a glance, without parsing: whether a message goes on with something that has begun. An answer, what keeps the link (base
+/// protocol), and the requests of a registration after its first.
+pub fn continues(message: &[u8]) -> bool {
+    let Some(head) = message.first_chunk::<HEADER_LENGTH>() else { return false };
+    let command = u32::from_be_bytes([0, head[5], head[6], head[7]]);
+    let application = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    head[4] & FLAG_REQUEST == 0
+        || application == dict::APPLICATION_BASE
+        || (application == dict::APPLICATION_CX
+            && matches!(command, dict::command::MULTIMEDIA_AUTH | dict::command::SERVER_ASSIGNMENT))
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! The one queue of a node, bounded by what comes from outside.
 //!
+//! It is first in, first out until more waits than one turn takes. Then what is nearly done comes first: answers, what goes on in a
+//! dialog or answers a challenge, and whatever is not a message of a peer. What begins something keeps a share of each turn, for to
+//! be refused early is better than to wait in vain.
+//!
 //! Nobody inside the shell ever waits on a node's inbox while a node waits on it: a node's own actions only *offer* to other
 //! inboxes. Answers to what a node asked itself are always let in, for their number is bounded by its questions.
 
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::{Event, Problem};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +29,11 @@ pub(crate) enum Input {
     Ping(oneshot::Sender<()>),
     Metrics(oneshot::Sender<Samples>),
 }
+
+/// Inputs that are looked at in one turn, to see which are urgent.
+const DEEPEST: usize = 4_096;
+/// What begins something has at least one place of so many in each turn.
+const BEGIN_SHARE: usize = 4;
 
 /// Which budget an input was counted against.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,24 +73,35 @@ impl Inbox {
         let general = Arc::new(Semaphore::new(size));
         let reserved = Arc::new(Semaphore::new(size * 2));
         let inbox = Self { tx, general, reserved, dropped: Arc::default(), size };
-        (inbox.clone(), Intake { rx, inbox, batch: Vec::new(), oldest: None })
+        let intake = Intake {
+            rx,
+            inbox: inbox.clone(),
+            came: Vec::new(),
+            urgent: VecDeque::new(),
+            rest: VecDeque::new(),
+            oldest: None,
+        };
+        (inbox, intake)
     }
 
     /// For datagrams: false when there is no room.
-    pub(crate) fn offer(&self, event: Event) -> bool {
-        self.try_enqueue(event, &self.general, Room::General)
+    /// `waited`: so long ago the kernel had it.
+    pub(crate) fn offer(&self, event: Event, waited: Duration) -> bool {
+        self.try_enqueue(event, &self.general, Room::General, waited)
     }
 
     /// For messages between nodes over what stands for a connection.
     pub(crate) fn offer_reserved(&self, event: Event) -> bool {
-        self.try_enqueue(event, &self.reserved, Room::Reserved)
+        self.try_enqueue(event, &self.reserved, Room::Reserved, Duration::ZERO)
     }
 
-    fn try_enqueue(&self, event: Event, budget: &Semaphore, room: Room) -> bool {
+    fn try_enqueue(&self, event: Event, budget: &Semaphore, room: Room, waited: Duration) -> bool {
         match budget.try_acquire() {
             Ok(permit) => {
                 permit.forget();
-                self.tx.send(Queued::new(Input::Event(event), room)).is_ok()
+                let mut queued = Queued::new(Input::Event(event), room);
+                queued.since = queued.since.checked_sub(waited).unwrap_or(queued.since);
+                self.tx.send(queued).is_ok()
             }
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -134,7 +155,10 @@ impl Inbox {
 pub(crate) struct Intake {
     rx: mpsc::UnboundedReceiver<Queued>,
     inbox: Inbox,
-    batch: Vec<Queued>,
+    came: Vec<Queued>,
+    /// Only while more waits than one turn takes.
+    urgent: VecDeque<Queued>,
+    rest: VecDeque<Queued>,
     /// When the first of the last batch came in.
     oldest: Option<Instant>,
 }
@@ -142,13 +166,34 @@ pub(crate) struct Intake {
 impl Intake {
     /// Waits for something and takes up to `limit`. Safe to cancel.
     pub(crate) async fn next_batch(&mut self, limit: usize, out: &mut Vec<Input>) -> usize {
-        let count = self.rx.recv_many(&mut self.batch, limit).await;
-        self.oldest = self.batch.first().map(|queued| queued.since);
-        for queued in self.batch.drain(..) {
+        if self.urgent.is_empty() && self.rest.is_empty() {
+            self.rx.recv_many(&mut self.came, DEEPEST).await;
+        }
+        while self.came.len() < DEEPEST
+            && let Ok(queued) = self.rx.try_recv()
+        {
+            self.came.push(queued);
+        }
+        self.sort(limit);
+        self.oldest = None;
+        let share = if self.urgent.is_empty() { limit } else { limit / BEGIN_SHARE };
+        let begin = share.max(limit.saturating_sub(self.urgent.len())).min(self.rest.len());
+        let known = (limit - begin).min(self.urgent.len());
+        for queued in self.urgent.drain(..known).chain(self.rest.drain(..begin)) {
+            // Of what begins something when there is any: who may refuse, refuses that.
+            let is_first = self.oldest.is_none() || out.len() == known;
+            self.oldest = if is_first { Some(queued.since) } else { self.oldest };
             self.inbox.release(queued.room);
             out.push(queued.input);
         }
-        count
+        known + begin
+    }
+
+    fn sort(&mut self, limit: usize) {
+        let is_deep = self.urgent.len() + self.rest.len() + self.came.len() > limit;
+        for queued in self.came.drain(..) {
+            if is_deep && is_urgent(&queued.input) { &mut self.urgent } else { &mut self.rest }.push_back(queued);
+        }
     }
 
     /// How long the first of the last batch had waited.
@@ -161,20 +206,85 @@ impl Intake {
     }
 }
 
+/// Whether to do it at once spares work that was done already. The end of a connection stays behind what came by it.
+fn is_urgent(input: &Input) -> bool {
+    match input {
+        Input::Event(Event::Sip(packet)) => ims_sip::stream::continues(&packet.bytes),
+        Input::Event(Event::Diameter { bytes, .. }) => ims_diameter::stream::continues(bytes),
+        Input::Event(Event::FlowClosed(_) | Event::LinkDown { .. } | Event::Stop) => false,
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ims_core::{Flow, Packet};
 
     #[tokio::test]
     async fn a_full_inbox_refuses_datagrams_but_not_answers() {
         let (inbox, mut intake) = Inbox::new(2);
-        assert!(inbox.offer(Event::Timeout) && inbox.offer(Event::Timeout));
-        assert!(!inbox.offer(Event::Timeout));
+        assert!(inbox.offer(Event::Timeout, Duration::ZERO) && inbox.offer(Event::Timeout, Duration::ZERO));
+        assert!(!inbox.offer(Event::Timeout, Duration::ZERO));
         assert!(inbox.offer_reserved(Event::Timeout), "other nodes have their own room");
         inbox.push(Event::Timeout);
         assert_eq!(inbox.dropped(), 1);
         let mut out = Vec::new();
         assert_eq!(intake.next_batch(64, &mut out).await, 4);
-        assert!(inbox.offer(Event::Timeout), "taking makes room");
+        assert!(inbox.offer(Event::Timeout, Duration::ZERO), "taking makes room");
+    }
+
+    fn register(nonce: &str) -> Event {
+        let text = format!("REGISTER sip:a SIP/2.0\r\nAuthorization: Digest nonce=\"{nonce}\"\r\n\r\n");
+        let flow = Flow::udp("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        Event::Sip(Packet { flow, bytes: text.into() })
+    }
+
+    fn is_new(input: &Input) -> bool {
+        matches!(input, Input::Event(Event::Sip(packet)) if !ims_sip::stream::continues(&packet.bytes))
+    }
+
+    #[tokio::test]
+    async fn a_deep_inbox_gives_first_what_is_nearly_done_and_each_turn_some_of_what_begins() {
+        let (inbox, mut intake) = Inbox::new(1000);
+        for n in 0..400 {
+            assert!(inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), Duration::ZERO));
+        }
+        let mut turns = Vec::new();
+        let mut left = 400;
+        while left > 0 {
+            let mut out = Vec::new();
+            left -= intake.next_batch(100, &mut out).await;
+            turns.push((out.len(), out.iter().filter(|i| is_new(i)).count(), out.first().map(is_new)));
+        }
+        let known_first = Some(false);
+        assert_eq!(turns[..2], [(100, 25, known_first), (100, 25, known_first)]);
+        assert_eq!(turns[2..], [(100, 50, known_first), (100, 100, Some(true))]);
+        assert_eq!(inbox.general.available_permits(), 1000);
+    }
+
+    #[tokio::test]
+    async fn an_inbox_that_is_not_deep_keeps_the_order() {
+        let (inbox, mut intake) = Inbox::new(1000);
+        for n in 0..100 {
+            inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), Duration::ZERO);
+        }
+        let mut out = Vec::new();
+        assert_eq!(intake.next_batch(128, &mut out).await, 100);
+        assert!(out.iter().enumerate().all(|(n, input)| is_new(input) == (n % 2 == 0)));
+    }
+
+    #[tokio::test]
+    async fn the_wait_begins_in_the_kernel_and_is_that_of_what_may_be_refused() {
+        let (inbox, mut intake) = Inbox::new(1000);
+        let (long, longer) = (Duration::from_secs(2), Duration::from_secs(4));
+        inbox.offer(register(""), long);
+        let mut out = Vec::new();
+        intake.next_batch(128, &mut out).await;
+        assert!(intake.waited() >= long && intake.waited() < longer);
+        assert!((0..20).all(|_| inbox.offer(register("x"), Duration::ZERO)));
+        inbox.offer(register(""), longer);
+        intake.next_batch(8, &mut Vec::new()).await;
+        assert!(intake.waited() >= longer);
     }
 }

@@ -38,6 +38,7 @@ pub(crate) fn bind(addr: SocketAddr, receive_buffer: usize, send_buffer: usize) 
     }
     let _ = socket.set_send_buffer_size(send_buffer);
     raw_socket::enable_error_queue(&socket, addr.is_ipv6())?;
+    raw_socket::enable_arrival_times(&socket)?;
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     let socket: StdSocket = socket.into();
@@ -110,9 +111,9 @@ impl Receiver {
         for _ in 0..BURST / AT_ONCE {
             let (node, local, dropped) = (self.node, self.local, &mut self.dropped);
             let read = self.socket.try_io(Interest::READABLE, || {
-                let count = raw_socket::receive_many(&self.socket, room, |bytes, remote| {
+                let count = raw_socket::receive_many(&self.socket, room, |bytes, remote, waited| {
                     let packet = Packet { flow: Flow::udp(local, remote), bytes: Bytes::copy_from_slice(bytes) };
-                    if !world.inbox(node).offer(Event::Sip(packet)) {
+                    if !world.inbox(node).offer(Event::Sip(packet), waited) {
                         *dropped += 1;
                         if dropped.is_power_of_two() {
                             warn!(%local, dropped, "overload: datagrams dropped, the node's inbox is full");

@@ -102,6 +102,43 @@ impl Framer {
     }
 }
 
+/// At a glance, without parsing: whether a message goes on with something that has begun. An answer, a request inside a dialog (its To
+/// has a tag), or one that answers a challenge (its credentials have a nonce).
+pub fn continues(message: &[u8]) -> bool {
+    if message.starts_with(b"SIP/2.0 ") {
+        return true;
+    }
+    for line in message.split(|b| *b == b'\n').skip(1) {
+        let Some(colon) = memchr(b':', line) else {
+            if line.trim_ascii().is_empty() {
+                return false;
+            }
+            continue;
+        };
+        if !matches!(line.first(), Some(b't' | b'T' | b'a' | b'A' | b'p' | b'P')) {
+            continue;
+        }
+        let (name, value) = line.split_at(colon);
+        let goes_on = match Name::parse(name.trim_ascii_end()) {
+            Name::To => parameter(value, b";tag=").is_some_and(|tag| !tag.is_empty()),
+            Name::Authorization | Name::ProxyAuthorization => {
+                parameter(value, b"nonce=\"").is_some_and(|nonce| nonce.first() != Some(&b'"'))
+            }
+            _ => false,
+        };
+        if goes_on {
+            return true;
+        }
+    }
+    false
+}
+
+/// What follows `name`, wherever it stands.
+fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let at = value.windows(name.len()).position(|w| w.eq_ignore_ascii_case(name))?;
+    value.get(at + name.len()..).map(<[u8]>::trim_ascii)
+}
+
 /// The first line, as far as it is there, is printable and names SIP.
 fn looks_like_sip(buffer: &[u8]) -> Result<(), FrameError> {
     let end = memchr(b'\n', buffer);
@@ -142,6 +179,32 @@ mod tests {
     use super::*;
 
     const ONE: &str = "OPTIONS sip:a SIP/2.0\r\nl : 4\r\n\r\nbody";
+    #[test]
+    fn at_a_glance_what_has_begun_is_told_from_what_begins() {
+        let register = |more: &str| {
+            format!("REGISTER sip:a SIP/2.0\r\nVia: SIP/2.0/UDP a;tag=1\r\n{more}\r\n\r\nTo: <sip:a>;tag=1\r\n")
+        };
+        assert!(continues(TWO.as_bytes()));
+        for more in [
+            "To: <sip:a>;tag=1",
+            "t : sip:a ;x;TAG=1",
+            "TO:a\r\nAuthorization: Digest username=\"a\", nonce=\"b\"",
+            "Proxy-Authorization: Digest NONCE=\"b\"",
+        ] {
+            assert!(continues(register(more).as_bytes()), "{more}");
+        }
+        for more in [
+            "To: <sip:a>",
+            "To: <sip:a>;tag=",
+            "From: <sip:a>;tag=1\r\nTo: <sip:a>",
+            "Authorization: Digest username=\"a\", nonce=\"\", response=\"\"",
+            "Accept: nonce=\"b\"",
+        ] {
+            assert!(!continues(register(more).as_bytes()), "{more}");
+        }
+        assert!(!continues(b"") && !continues(b"\r\n\r\n") && !continues(b"REGISTER"));
+    }
+
     const TWO: &str = "SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n";
 
     fn frames(framer: &mut Framer, buffer: &mut BytesMut) -> Vec<Frame> {
