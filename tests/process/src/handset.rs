@@ -190,6 +190,21 @@ impl Attach {
         }
     }
 
+    fn send_in_clear(&self, cseq: u32, authorization: &str, expires: u32) -> Result<String> {
+        let text = self.register(cseq, 5060, authorization, None, expires);
+        let message = text
+            .lines()
+            .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
+            .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
+            + "\r\n";
+        let to = SocketAddr::new(self.pcscf, 5060);
+        if self.tcp {
+            return exchange_tcp(SocketAddr::new(self.ue, 0), to, &message).map(|(answer, _)| answer);
+        }
+        let socket = UdpSocket::bind(SocketAddr::new(self.ue, 5060)).map_err(|e| e.to_string())?;
+        exchange_udp(&socket, &socket, to, &message)
+    }
+
     /// Reads Security-Server, after checking that the keys stayed inside the core.
     pub fn server(&self, challenge: &str) -> Result<Server> {
         // As parameters: "ck=" alone may also be the end of a nonce in base64.
@@ -404,27 +419,17 @@ pub fn attach_in_clear(attach: &Attach) -> Result<String> {
 
 /// Two REGISTERs without IPsec, from this CSeq on: a first one, a refresh, or with 0 a de-registration.
 pub fn register_in_clear(attach: &Attach, cseq: u32, expires: u32) -> Result<String> {
-    let plain = |cseq, authorization: &str| {
-        let text = attach.register(cseq, 5060, authorization, None, expires);
-        text.lines()
-            .filter(|l| !l.contains("sec-agree") && !l.starts_with("Security-"))
-            .fold(String::new(), |all, line| if line.is_empty() { all } else { all + line + "\r\n" })
-            + "\r\n"
-    };
-    let to = SocketAddr::new(attach.pcscf, 5060);
-    let send = |message: &str| {
-        if attach.tcp {
-            return exchange_tcp(SocketAddr::new(attach.ue, 0), to, message).map(|(answer, _)| answer);
-        }
-        let socket = UdpSocket::bind(SocketAddr::new(attach.ue, 5060)).map_err(|e| e.to_string())?;
-        exchange_udp(&socket, &socket, to, message)
-    };
-    let challenge = send(&plain(cseq, &attach.empty_authorization()))?;
+    let nonce = challenge_in_clear(attach, cseq, expires)?;
+    let (res, ..) = aka(&nonce)?;
+    let answer = attach.send_in_clear(cseq + 1, &digest(&attach.imsi, &nonce, &res), expires)?;
+    if status(&answer) == 200 { Ok(nonce) } else { Err(answer) }
+}
+
+/// The first of them: gives the nonce of the 401.
+pub fn challenge_in_clear(attach: &Attach, cseq: u32, expires: u32) -> Result<String> {
+    let challenge = attach.send_in_clear(cseq, &attach.empty_authorization(), expires)?;
     let line = header(&challenge, "WWW-Authenticate").ok_or(challenge.clone())?;
-    let nonce = param(line, "nonce").ok_or("no nonce")?;
-    let (res, ..) = aka(nonce)?;
-    let answer = send(&plain(cseq + 1, &digest(&attach.imsi, nonce, &res)))?;
-    if status(&answer) == 200 { Ok(nonce.into()) } else { Err(answer) }
+    Ok(param(line, "nonce").ok_or("no nonce")?.into())
 }
 
 /// The words of `ip xfrm state` for a suite (TS 33.203 Annex H and I).

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -100,6 +101,52 @@ fn the_box_loses_nobody() {
         told[..5].iter().all(|n| !there.iter().any(|impi| impi.starts_with(&imsi(*n)))),
         "gone for good: {there:?}"
     );
+}
+
+/// What an MAR changes is written behind its answer: the end may come between.
+#[test]
+fn a_killed_hss_hands_out_no_sequence_number_twice() {
+    const ADDRESS: &str = "127.69.23.1";
+    const SUBSCRIBERS: u8 = 6;
+    let mut lab = Lab::start("restart-sqn", ADDRESS);
+    (0..SUBSCRIBERS).for_each(|n| lab.subscribe(&imsi(n)));
+    let (tell, told) = mpsc::channel();
+    let end = AtomicBool::new(false);
+    let mut seen: Vec<Vec<u64>> = vec![Vec::new(); SUBSCRIBERS.into()];
+    std::thread::scope(|scope| {
+        for n in 0..SUBSCRIBERS {
+            let (tell, end) = (tell.clone(), &end);
+            scope.spawn(move || {
+                let phone = handset(ADDRESS, n);
+                for cseq in (1..).step_by(2).take_while(|_| !end.load(Ordering::Relaxed)) {
+                    // Some answer the challenge, and the SAR writes the number; most do not.
+                    let nonce = match cseq % 10 {
+                        1 => handset::register_in_clear(&phone, cseq, 3600),
+                        _ => handset::challenge_in_clear(&phone, cseq, 3600),
+                    };
+                    if let Ok(nonce) = nonce {
+                        tell.send((n, handset::network_sqn(&nonce).unwrap())).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..5 {
+            for _ in 0..60 {
+                let (n, sqn) = told.recv_timeout(PATIENCE).expect("numbers are handed out");
+                seen[usize::from(n)].push(sqn);
+            }
+            lab.crash_and_restart();
+        }
+        end.store(true, Ordering::Relaxed);
+    });
+    drop(tell);
+    told.iter().for_each(|(n, sqn)| seen[usize::from(n)].push(sqn));
+    for (n, numbers) in seen.iter().enumerate() {
+        // IND is in the last five bits.
+        let twice = numbers.windows(2).find(|two| two[1] >> 5 <= two[0] >> 5);
+        assert!(twice.is_none(), "{twice:x?} of {} in {numbers:x?}", imsi(n as u8));
+        assert!(numbers.len() > 10, "{} was given {} numbers", imsi(n as u8), numbers.len());
+    }
 }
 
 /// A role with its shipped configuration, moved to this test's address.
