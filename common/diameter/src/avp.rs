@@ -186,6 +186,19 @@ impl<'a> Avps<'a> {
         self.optional(def)?.ok_or_else(|| DiameterError::missing(def))
     }
 
+    /// The only one of each of these kinds, in one pass; 5009 when there are more of one.
+    pub fn pick<const N: usize>(&self, defs: [&'static Def; N]) -> Result<Picked<'a, N>, DiameterError> {
+        let mut found = [None; N];
+        for avp in self.iter() {
+            if let Some(place) = defs.iter().position(|def| avp.is(def))
+                && found[place].replace(avp).is_some()
+            {
+                return Err(DiameterError::TooMany(avp.to_failed()));
+            }
+        }
+        Ok(Picked { defs, found })
+    }
+
     /// The first AVP with the M bit that the dictionary does not know, also inside known groups (RFC 6733 4.1).
     pub fn unsupported(&self) -> Option<FailedAvp> {
         self.unsupported_within(1)
@@ -205,6 +218,23 @@ impl<'a> Avps<'a> {
 impl fmt::Debug for Avps<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+/// What [`Avps::pick`] found, by the place of its kind in the list.
+pub struct Picked<'a, const N: usize> {
+    defs: [&'static Def; N],
+    found: [Option<Avp<'a>>; N],
+}
+
+impl<'a, const N: usize> Picked<'a, N> {
+    pub fn optional(&self, place: usize) -> Option<Avp<'a>> {
+        self.found[place]
+    }
+
+    /// 5005 when it is not there.
+    pub fn required(&self, place: usize) -> Result<Avp<'a>, DiameterError> {
+        self.found[place].ok_or_else(|| DiameterError::missing(self.defs[place]))
     }
 }
 
@@ -294,9 +324,22 @@ impl Writer {
     }
 
     pub fn group(&mut self, def: &Def, members: impl FnOnce(&mut Self)) {
-        let mut inner = Self::default();
-        members(&mut inner);
-        self.octets(def, &inner.out);
+        let start = self.out.len();
+        self.octets(def, &[]);
+        members(self);
+        self.set_length(start, def);
+    }
+
+    /// Of the AVP that begins there and goes on to the end, padding and all: the members of a group end on a boundary.
+    fn set_length(&mut self, start: usize, def: &Def) {
+        let length = self.out.len() - start;
+        match (u32::try_from(length), self.out.get_mut(start + 5..start + 8)) {
+            (Ok(number), Some(field)) if length <= MAX_U24 => field.copy_from_slice(&number.to_be_bytes()[1..]),
+            _ => {
+                tracing::error!(code = def.code, vendor = def.vendor, length, "AVP too long for Diameter, left out");
+                self.out.truncate(start);
+            }
+        }
     }
 
     /// The AVP as it is.
@@ -361,6 +404,33 @@ mod tests {
         }
         assert_eq!(Avps::parse(&[0, 0, 1]).unwrap_err().result_code(), 5014);
         assert_eq!(Avps::parse(&[0, 0, 1, 8, 0x40, 0xff, 0xff, 0xff]).unwrap_err().result_code(), 5014);
+    }
+
+    #[test]
+    fn several_kinds_are_picked_in_one_pass_and_none_of_them_may_come_twice() {
+        let bytes = written(|w| {
+            w.utf8(&dict::ORIGIN_HOST, "a");
+            w.u32(&dict::VENDOR_ID, 1);
+            w.u32(&dict::VENDOR_ID, 2);
+            w.utf8(&dict::SESSION_ID, "s");
+        });
+        let avps = Avps::parse(&bytes).unwrap();
+        let picked = avps.pick([&dict::SESSION_ID, &dict::ORIGIN_REALM, &dict::ORIGIN_HOST]).unwrap();
+        assert_eq!((picked.required(0).unwrap().data, picked.optional(2).unwrap().data), (&b"s"[..], &b"a"[..]));
+        assert!(picked.optional(1).is_none());
+        assert_eq!(picked.required(1).unwrap_err().result_code(), 5005);
+        assert_eq!(avps.pick([&dict::SESSION_ID, &dict::VENDOR_ID]).err().unwrap().result_code(), 5009);
+    }
+
+    #[test]
+    fn a_group_that_is_too_long_is_left_out() {
+        let bytes = written(|w| {
+            w.group(&dict::SERVER_CAPABILITIES, |w| {
+                (0..3).for_each(|_| w.octets(&dict::SERVER_NAME, &[0; MAX_U24 / 2]))
+            });
+            w.u32(&dict::VENDOR_ID, 1);
+        });
+        assert_eq!(bytes, written(|w| w.u32(&dict::VENDOR_ID, 1)));
     }
 
     #[test]

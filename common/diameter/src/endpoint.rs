@@ -153,8 +153,9 @@ impl Endpoint {
 
     pub fn on_message(&mut self, link: LinkId, bytes: Bytes, ctx: &mut Ctx<'_>) {
         let parsed = Message::parse(bytes.clone());
-        if let Some(message) = parsed.as_ref().ok().cloned().or_else(|| Message::salvage(&bytes)) {
-            self.local.counters.count(Direction::Received, &message);
+        match &parsed {
+            Ok(message) => self.local.counters.count(Direction::Received, message),
+            Err(_) => Message::salvage(&bytes).iter().for_each(|m| self.local.counters.count(Direction::Received, m)),
         }
         if self.strangers.contains_key(&link) {
             return self.on_first_message(link, parsed, ctx);
@@ -452,17 +453,24 @@ impl Endpoint {
             return Err(DiameterError::Command(m.command()));
         }
         let avps = m.avps();
-        avps.required(&dict::SESSION_ID)?;
-        avps.required(&dict::ORIGIN_HOST)?.utf8()?;
-        avps.required(&dict::ORIGIN_REALM)?;
+        let routing = avps.pick([
+            &dict::SESSION_ID,
+            &dict::ORIGIN_HOST,
+            &dict::ORIGIN_REALM,
+            &dict::DESTINATION_REALM,
+            &dict::DESTINATION_HOST,
+        ])?;
+        routing.required(0)?;
+        routing.required(1)?.utf8()?;
+        routing.required(2)?;
         let is = |ours: &str, theirs: &[u8]| theirs.eq_ignore_ascii_case(ours.as_bytes());
         if avps.all(&dict::ROUTE_RECORD).any(|record| is(&config.origin_host, record.data)) {
             return Err(DiameterError::Loop);
         }
-        if avps.required(&dict::DESTINATION_REALM).is_ok_and(|realm| !is(&config.origin_realm, realm.data)) {
+        if routing.optional(3).is_some_and(|realm| !is(&config.origin_realm, realm.data)) {
             return Err(DiameterError::Realm);
         }
-        if avps.optional(&dict::DESTINATION_HOST)?.is_some_and(|host| !is(&config.origin_host, host.data)) {
+        if routing.optional(4).is_some_and(|host| !is(&config.origin_host, host.data)) {
             return Err(DiameterError::Host);
         }
         match avps.unsupported() {

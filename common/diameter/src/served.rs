@@ -4,6 +4,7 @@ use crate::Message;
 use crate::dict;
 use ims_core::{LinkId, Time};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Answers kept for duplicates: so many, so much, and as long as an end-to-end identifier is unique (RFC 6733 3).
@@ -11,8 +12,8 @@ const MAX_RECENT: usize = 2048;
 const MAX_RECENT_BYTES: usize = 8 << 20;
 const MAX_RECENT_AGE: Duration = Duration::from_secs(240);
 
-/// Origin-Host and End-to-End Identifier: the same in every copy of a request.
-type Origin = (String, u32);
+/// End-to-End Identifier and Origin-Host: the same in every copy of a request. The number differs almost always.
+type Origin = (u32, Arc<str>);
 
 /// What to do with a request.
 pub(crate) enum Verdict {
@@ -40,13 +41,18 @@ pub(crate) struct Served {
     order: VecDeque<Origin>,
     recent_bytes: usize,
     last_token: u64,
+    /// Of the last request: as a rule the next one is from there too.
+    last_host: Arc<str>,
 }
 
 impl Served {
     /// `expires` must not go back from one request to the next.
     pub(crate) fn accept(&mut self, m: &Message, link: LinkId, now: Time, expires: Time, most: usize) -> Verdict {
         let host = m.avps().first(&dict::ORIGIN_HOST).and_then(|a| a.utf8().ok()).unwrap_or_default();
-        let origin = (host.to_ascii_lowercase(), m.end_to_end);
+        if !self.last_host.eq_ignore_ascii_case(host) {
+            self.last_host = host.to_ascii_lowercase().into();
+        }
+        let origin = (m.end_to_end, self.last_host.clone());
         if m.is_retransmitted() {
             let in_progress = self.by_origin.get(&origin).and_then(|token| self.asked.get_mut(token));
             if let Some(asked) = in_progress.filter(|asked| asked.request.command() == m.command()) {

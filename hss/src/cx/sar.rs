@@ -33,9 +33,12 @@ pub fn decide(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<
 
 fn register(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Saa>, Refusal> {
     let (impi, set) = one_identity(view, request)?;
-    let challenged = view.state.pending.get(impi).is_some_and(|scscf| scscf.name == asking.name);
-    if !challenged {
+    let challenged = view.state.pending.get(impi);
+    if challenged.is_none_or(|scscf| scscf.name != asking.name) {
         check_free(view, asking)?;
+    }
+    if challenged.is_none() && is_served(view, impi, set, asking) {
+        return Ok(Decision::unchanged(profile(view, request, impi, set)));
     }
     let mut state = view.state.clone();
     let terminate = take_over(&mut state, asking);
@@ -44,6 +47,13 @@ fn register(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Sa
     set_state.registered.insert(view.subscription.own(impi));
     set_state.unregistered = false;
     Ok(with_profile(view, request, impi, set, state, terminate))
+}
+
+/// The registration is as it is to be, and so is the profile that the S-CSCF was given.
+fn is_served(view: View<'_>, impi: &Impi, set: usize, asking: &Scscf) -> bool {
+    let State { assigned, sets, downloaded, .. } = view.state;
+    let is_registered = sets.get(set).is_some_and(|set| set.registered.contains(impi) && !set.unregistered);
+    is_registered && assigned.as_ref() == Some(asking) && *downloaded == view.subscription.revision
 }
 
 /// The registrations at an S-CSCF that is replaced end there (TS 29.228 6.1.3.1, NEW_SERVER_ASSIGNED).
@@ -145,7 +155,7 @@ fn named_sets(view: View<'_>, request: &Sar) -> Result<BTreeSet<usize>, Refusal>
     request.impus.iter().map(|impu| matching_set(view, request.impi.as_ref(), impu)).collect()
 }
 
-/// With the profile, unless the S-CSCF says that it has it, and has it as it is now.
+/// The new state, in which the S-CSCF has the profile, and the profile.
 fn with_profile(
     view: View<'_>,
     request: &Sar,
@@ -154,18 +164,22 @@ fn with_profile(
     mut state: State,
     terminate: Option<Termination>,
 ) -> Decision<Saa> {
+    state.downloaded = view.subscription.revision;
+    Decision::with_state(profile(view, request, impi, set), view.state, state, terminate)
+}
+
+/// The profile, unless the S-CSCF says that it has it, and has it as it is now.
+fn profile(view: View<'_>, request: &Sar, impi: &Impi, set: usize) -> Saa {
     let subscription = view.subscription;
-    let has_it = request.data_already_available && state.downloaded == subscription.revision;
-    state.downloaded = subscription.revision;
+    let has_it = request.data_already_available && view.state.downloaded == subscription.revision;
     let others = subscription.private_identities.iter().map(|p| &p.impi).filter(|other| *other != impi);
-    let answer = Saa {
+    Saa {
         result: ResultCode::SUCCESS,
         impi: Some(impi.clone()),
         user_data: (!has_it).then(|| user_data(subscription, impi, set)),
         charging: view.config.charging.to_cx(),
         associated: others.cloned().collect(),
-    };
-    Decision::with_state(answer, view.state, state, terminate)
+    }
 }
 
 fn bare(result: ResultCode, request: &Sar) -> Saa {

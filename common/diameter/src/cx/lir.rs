@@ -33,11 +33,12 @@ impl Lir {
     }
 
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
-        let avps = m.avps();
-        let kind = avps.optional(&dict::USER_AUTHORIZATION_TYPE)?.map(|a| a.u32()).transpose()?;
+        let kinds = [&dict::USER_AUTHORIZATION_TYPE, &dict::PUBLIC_IDENTITY, &dict::ORIGINATING_REQUEST];
+        let picked = m.avps().pick(kinds)?;
+        let kind = picked.optional(0).map(|a| a.u32()).transpose()?;
         Ok(Self {
-            impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
-            originating: avps.optional(&dict::ORIGINATING_REQUEST)?.is_some(),
+            impu: impu(picked.required(1)?)?,
+            originating: picked.optional(2).is_some(),
             capabilities: kind == Some(AND_CAPABILITIES),
         })
     }

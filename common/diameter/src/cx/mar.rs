@@ -43,17 +43,23 @@ impl Mar {
     }
 
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
-        let avps = m.avps();
-        let item = avps.required(&dict::SIP_AUTH_DATA_ITEM)?.group()?;
+        let picked = m.avps().pick([
+            &dict::SIP_AUTH_DATA_ITEM,
+            &dict::USER_NAME,
+            &dict::PUBLIC_IDENTITY,
+            &dict::SERVER_NAME,
+            &dict::SIP_NUMBER_AUTH_ITEMS,
+        ])?;
+        let item = picked.required(0)?.group()?;
         let authorization = item.optional(&dict::SIP_AUTHORIZATION)?;
         if let Some(wrong) = authorization.filter(|a| a.data.len() != 30) {
             return Err(wrong.bad_length());
         }
         Ok(Self {
-            impi: impi(avps.required(&dict::USER_NAME)?)?,
-            impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
-            server_name: text(avps.required(&dict::SERVER_NAME)?)?,
-            items: avps.required(&dict::SIP_NUMBER_AUTH_ITEMS)?.u32()?,
+            impi: impi(picked.required(1)?)?,
+            impu: impu(picked.required(2)?)?,
+            server_name: text(picked.required(3)?)?,
+            items: picked.required(4)?.u32()?,
             scheme: text(item.required(&dict::SIP_AUTHENTICATION_SCHEME)?)?,
             authorization: authorization.map(|a| a.data.to_vec()),
         })

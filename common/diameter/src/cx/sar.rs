@@ -78,12 +78,18 @@ impl Sar {
 
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let avps = m.avps();
-        let available = avps.required(&dict::USER_DATA_ALREADY_AVAILABLE)?;
+        let picked = avps.pick([
+            &dict::USER_DATA_ALREADY_AVAILABLE,
+            &dict::USER_NAME,
+            &dict::SERVER_NAME,
+            &dict::SERVER_ASSIGNMENT_TYPE,
+        ])?;
+        let available = picked.required(0)?;
         let request = Self {
-            impi: optional_impi(&avps)?,
+            impi: picked.optional(1).map(impi).transpose()?,
             impus: impus(&avps)?,
-            server_name: text(avps.required(&dict::SERVER_NAME)?)?,
-            kind: number(avps.required(&dict::SERVER_ASSIGNMENT_TYPE)?, &ServerAssignmentType::ALL)?,
+            server_name: text(picked.required(2)?)?,
+            kind: number(picked.required(3)?, &ServerAssignmentType::ALL)?,
             data_already_available: number(available, &[false, true])?,
             wildcarded: super::wildcarded(&avps)?,
         };

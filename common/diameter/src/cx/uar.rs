@@ -48,13 +48,19 @@ impl Uar {
 
     /// A missing Visited-Network-Identifier is tolerated: a UE at home gives the I-CSCF nothing to put there.
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
-        let avps = m.avps();
-        let kind = avps.optional(&dict::USER_AUTHORIZATION_TYPE)?.map(|a| number(a, &TYPES)).transpose()?;
-        let flags = avps.optional(&dict::UAR_FLAGS)?.map(|a| a.u32()).transpose()?;
+        let picked = m.avps().pick([
+            &dict::USER_AUTHORIZATION_TYPE,
+            &dict::UAR_FLAGS,
+            &dict::USER_NAME,
+            &dict::PUBLIC_IDENTITY,
+            &dict::VISITED_NETWORK_IDENTIFIER,
+        ])?;
+        let kind = picked.optional(0).map(|a| number(a, &TYPES)).transpose()?;
+        let flags = picked.optional(1).map(|a| a.u32()).transpose()?;
         Ok(Self {
-            impi: impi(avps.required(&dict::USER_NAME)?)?,
-            impu: impu(avps.required(&dict::PUBLIC_IDENTITY)?)?,
-            visited_network: avps.optional(&dict::VISITED_NETWORK_IDENTIFIER)?.map(|a| a.data.to_vec()),
+            impi: impi(picked.required(2)?)?,
+            impu: impu(picked.required(3)?)?,
+            visited_network: picked.optional(4).map(|a| a.data.to_vec()),
             kind: kind.unwrap_or(UserAuthorizationType::Registration),
             emergency: flags.unwrap_or(0) & EMERGENCY_REGISTRATION != 0,
         })
