@@ -187,6 +187,7 @@ impl Contacts {
             return;
         };
         match &mut registration.access {
+            Access::Clear { flow } if flow.remote == from.remote => *flow = from,
             Access::Clear { flow } => {
                 take_out(&mut self.by_clear_remote, &flow.remote, id);
                 *flow = from;

@@ -298,6 +298,7 @@ impl Endpoint {
             }
         }
         self.finished.expire(ctx.now, self.most_finished());
+        self.shrink();
     }
 
     fn most_finished(&self) -> usize {
@@ -417,6 +418,25 @@ impl Endpoint {
         }
     }
 
+    /// What a storm has filled is given back.
+    fn shrink(&mut self) {
+        give_back(&mut self.servers);
+        give_back(&mut self.branches);
+        give_back(&mut self.requests);
+        give_back(&mut self.attempts);
+        let (servers, attempts, order) = (&self.servers, &self.attempts, &mut self.lingering.order);
+        let is_gone = |key: &Key| match key {
+            Key::Server(id) => !servers.contains_key(id),
+            Key::Attempt(id) | Key::Request(id) => !attempts.contains_key(id),
+        };
+        while order.front().is_some_and(is_gone) {
+            order.pop_front();
+        }
+        if order.capacity() > 4 * order.len().max(256) {
+            order.shrink_to(2 * order.len());
+        }
+    }
+
     fn bind(&mut self, flow: &Flow, key: Key) {
         if let Some(conn) = flow.conn {
             self.conns.entry(conn).or_default().insert(key);
@@ -442,6 +462,12 @@ impl Endpoint {
         if self.counters.refused(status, self.now) {
             self.events.push_back(SipEvent::Refused { flow, status, reason });
         }
+    }
+}
+
+fn give_back<K: Eq + std::hash::Hash, V>(table: &mut IdMap<K, V>) {
+    if table.capacity() > 8 * table.len().max(64) {
+        table.shrink_to(2 * table.len());
     }
 }
 
