@@ -14,7 +14,7 @@ WORKDIR /src
 COPY . .
 RUN set -eu; \
     if [ -d prebuilt ]; then built=prebuilt; else \
-        command -v setcap >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends libcap2-bin; }; \
+        { command -v setcap && command -v make; } >/dev/null || { apt-get update -qq; apt-get install -y -qq --no-install-recommends libcap2-bin make; }; \
         cargo build --release --locked --bin hss --bin icscf --bin scscf --bin pcscf --bin imsbox --bin ue; \
         strip target/release/hss target/release/icscf target/release/scscf target/release/pcscf target/release/imsbox target/release/ue; \
         built=target/release; \

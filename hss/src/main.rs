@@ -4,6 +4,9 @@ use hss::{Config, Hss};
 use ims_shell::{Role, entropy, role_main};
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: ims_shell::Allocator = ims_shell::Allocator;
+
 fn main() -> ExitCode {
     role_main("hss", ([127, 0, 0, 1], 8080).into(), |input| {
         let mut config: Config = input.config()?;

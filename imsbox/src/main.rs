@@ -66,6 +66,9 @@ enum Command {
     DemoCore(demo::Core),
 }
 
+#[global_allocator]
+static ALLOCATOR: ims_shell::Allocator = ims_shell::Allocator;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {

@@ -4,6 +4,9 @@ use ims_shell::{Role, role_main};
 use pcscf::{Config, Pcscf};
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: ims_shell::Allocator = ims_shell::Allocator;
+
 fn main() -> ExitCode {
     role_main("pcscf", ([127, 0, 0, 1], 8081).into(), |input| {
         let config: Config = input.config()?;

@@ -23,6 +23,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod addresses;
+mod allocator;
 mod diameter_tcp;
 mod dns;
 pub mod entropy;
@@ -46,6 +47,7 @@ mod telemetry;
 mod world;
 mod xfrm;
 
+pub use allocator::Allocator;
 pub use error::StartError;
 pub use node_task::{Tap, Tapped};
 pub use role::{Role, RoleInput, block_on, role_main, wait_for_signal};
