@@ -19,6 +19,10 @@ use tracing::error;
 const TOGETHER: usize = 32;
 /// Records in one listing, whatever was asked for.
 const LONGEST_LIST: u32 = 10_000;
+/// Pages of the database in memory, in KiB (negative, as SQLite wants it): the upper levels of the keys of a million records.
+const CACHE: &str = "-16384";
+/// Pages in the write-ahead log before they go to their places in the file: what changes often goes there once.
+const CHECKPOINT: &str = "4000";
 /// Of the tables; a database of a later one is not touched.
 const SCHEMA: i64 = 1;
 
@@ -71,6 +75,8 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .pragma("cache_size", CACHE)
+            .pragma("wal_autocheckpoint", CHECKPOINT)
             .busy_timeout(Duration::from_secs(5))
             .statement_cache_capacity(4 * TOGETHER + 32)
             .disable_statement_logging();
