@@ -81,15 +81,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let load = |machine: &[IpAddr]| Settings::load(cli.config.as_deref(), machine);
     if matches!(cli.command, Command::Up) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let settings = load(&runtime.block_on(machine_addresses()))?;
+        drop(runtime);
         ims_shell::init_logging(&settings.shell.log)?;
         // With as many threads as the settings say.
         return ims_shell::block_on(&settings.shell, up::run(&settings))?;
     }
-    runtime.block_on(async {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match cli.command {
             Command::Up => Ok(()), // above
             Command::Demo => demo::run().await,

@@ -1,5 +1,6 @@
 //! Diameter over TCP (RFC 6733 2.1): links, their framing, and links between nodes of one process.
 
+use crate::pace;
 use crate::tcp::{self, Limit};
 use crate::world::{NodeIndex, World, lock};
 use bytes::{Bytes, BytesMut};
@@ -217,6 +218,7 @@ async fn read_messages(world: &World, node: NodeIndex, link: LinkId, mut half: O
     loop {
         match next_message(&mut buffer, world.settings.diameter_message_limit) {
             Ok(Some(bytes)) => {
+                pace::arrived(1);
                 if !world.inbox(node).send(Event::Diameter { link, bytes }).await {
                     return "the node is gone".into();
                 }

@@ -35,6 +35,7 @@ mod inbox;
 mod keep;
 mod metrics;
 mod node_task;
+mod pace;
 mod raw_socket;
 mod role;
 mod run;

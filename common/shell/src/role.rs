@@ -1,6 +1,6 @@
 //! The `main` that all role binaries share.
 
-use crate::{Settings, Shell, StartError, init_logging};
+use crate::{Settings, Shell, StartError, init_logging, pace};
 use ims_core::config::{self, ConfigError};
 use ims_core::{Node, Wiring};
 use serde::de::DeserializeOwned;
@@ -214,12 +214,19 @@ fn run_role(
 
 /// Runs a future on a runtime with the threads that `settings` ask for.
 pub fn block_on<F: Future>(settings: &Settings, future: F) -> Result<F::Output, StartError> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.enable_all();
-    if settings.threads > 0 {
-        builder.worker_threads(settings.threads);
-    }
-    Ok(builder.build()?.block_on(future))
+    use tokio::runtime::Builder;
+    let mut builder = match settings.threads {
+        // The thread that calls: nothing is handed over, and its memory grows in large steps.
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    match settings.threads {
+        0 => &mut builder,
+        1 if settings.wakeups > 0 => builder.on_thread_park(pace::before_sleep(settings.wakeups)),
+        1 => &mut builder,
+        threads => builder.worker_threads(threads),
+    };
+    Ok(builder.enable_all().build()?.block_on(future))
 }
 
 /// Returns when the process is asked to end: SIGTERM or SIGINT.

@@ -23,6 +23,9 @@ pub struct Settings {
     /// Worker threads; 0 means one per processor. One is enough for thousands of registrations a second, and handing messages
     /// from thread to thread costs more CPU than it gains time; the database has a thread of its own.
     pub threads: usize,
+    /// Wake-ups a second of a process with one thread, beyond which it lets a moment pass and takes several messages at once:
+    /// a wake-up costs as much as a message. It adds at most that moment, 1 s / `wakeups`, to a message; 0 means never.
+    pub wakeups: u32,
     /// Kernel receive buffer of each UDP socket, in bytes (without CAP_NET_ADMIN the kernel cuts it to net.core.rmem_max).
     pub udp_receive_buffer: usize,
     /// Kernel send buffer of each UDP socket, in bytes.
@@ -69,6 +72,7 @@ impl Default for Settings {
             http: Listen::Default,
             log: "info".into(),
             threads: 1,
+            wakeups: 1_000,
             udp_receive_buffer: 4 << 20,
             udp_send_buffer: 4 << 20,
             inbox: 16_384,

@@ -2,6 +2,7 @@
 //!
 //! Between nodes of one process a connection is an entry in a table, with an identity at either end.
 
+use crate::pace;
 use crate::sip_udp::flow_error;
 use crate::tcp::{self, Limit, Place};
 use crate::world::{NodeIndex, World, lock};
@@ -320,6 +321,7 @@ async fn read_messages(
             match framer.next(&mut buffer) {
                 Ok(Some(Frame::Message(bytes))) => {
                     complete_by = None;
+                    pace::arrived(1);
                     if !world.inbox(node).send(Event::Sip(Packet { flow, bytes })).await {
                         return Some("the node is gone".into());
                     }

@@ -1,5 +1,6 @@
 //! SIP over UDP: one socket for each address, so that a datagram's local address is known and answers leave from it.
 
+use crate::pace;
 use crate::raw_socket::{self, AT_ONCE};
 use crate::world::{NodeIndex, World, lock};
 use bytes::Bytes;
@@ -120,6 +121,7 @@ impl Receiver {
                         }
                     }
                 })?;
+                pace::arrived(count);
                 // Fewer than there was room for: to say so here spares the call that would find nothing.
                 if count < AT_ONCE { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
