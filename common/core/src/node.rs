@@ -25,7 +25,7 @@ pub trait Node {
     /// What was counted and measured, for whoever watches many nodes.
     fn metrics(&self, _out: &mut Samples) {}
 
-    /// Told before events that have waited: the oldest of them so long. A node that may refuse work judges by it
+    /// Told before requests from outside that have waited: the oldest of them so long. A node that may refuse work judges by it
     /// whether it keeps up.
     fn waited(&mut self, _oldest: Duration, _now: Time) {}
 }

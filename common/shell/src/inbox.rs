@@ -49,11 +49,20 @@ pub(crate) struct Queued {
     input: Input,
     room: Room,
     since: Instant,
+    is_request_from_outside: bool,
 }
 
 impl Queued {
     fn new(input: Input, room: Room) -> Self {
-        Self { input, room, since: Instant::now() }
+        Self { input, room, since: Instant::now(), is_request_from_outside: false }
+    }
+
+    /// That came by a socket so long ago.
+    fn from_outside(mut self, waited: Duration) -> Self {
+        self.since = self.since.checked_sub(waited).unwrap_or(self.since);
+        self.is_request_from_outside =
+            matches!(&self.input, Input::Event(Event::Sip(packet)) if !packet.bytes.starts_with(b"SIP/2.0 "));
+        self
     }
 }
 
@@ -80,28 +89,28 @@ impl Inbox {
             urgent: VecDeque::new(),
             rest: VecDeque::new(),
             oldest: None,
+            oldest_request: None,
         };
         (inbox, intake)
     }
 
     /// For datagrams: false when there is no room.
-    /// `waited`: so long ago the kernel had it.
-    pub(crate) fn offer(&self, event: Event, waited: Duration) -> bool {
+    /// `waited`: so long ago the kernel had it. None: it comes from a node of this process.
+    pub(crate) fn offer(&self, event: Event, waited: Option<Duration>) -> bool {
         self.try_enqueue(event, &self.general, Room::General, waited)
     }
 
     /// For messages between nodes over what stands for a connection.
     pub(crate) fn offer_reserved(&self, event: Event) -> bool {
-        self.try_enqueue(event, &self.reserved, Room::Reserved, Duration::ZERO)
+        self.try_enqueue(event, &self.reserved, Room::Reserved, None)
     }
 
-    fn try_enqueue(&self, event: Event, budget: &Semaphore, room: Room, waited: Duration) -> bool {
+    fn try_enqueue(&self, event: Event, budget: &Semaphore, room: Room, waited: Option<Duration>) -> bool {
         match budget.try_acquire() {
             Ok(permit) => {
                 permit.forget();
-                let mut queued = Queued::new(Input::Event(event), room);
-                queued.since = queued.since.checked_sub(waited).unwrap_or(queued.since);
-                self.tx.send(queued).is_ok()
+                let queued = Queued::new(Input::Event(event), room);
+                self.tx.send(if let Some(waited) = waited { queued.from_outside(waited) } else { queued }).is_ok()
             }
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -115,7 +124,8 @@ impl Inbox {
         match self.general.acquire().await {
             Ok(permit) => {
                 permit.forget();
-                self.tx.send(Queued::new(Input::Event(event), Room::General)).is_ok()
+                let queued = Queued::new(Input::Event(event), Room::General);
+                self.tx.send(queued.from_outside(Duration::ZERO)).is_ok()
             }
             Err(_) => false,
         }
@@ -159,8 +169,9 @@ pub(crate) struct Intake {
     /// Only while more waits than one turn takes.
     urgent: VecDeque<Queued>,
     rest: VecDeque<Queued>,
-    /// When the first of the last batch came in.
+    /// When the first of the last batch came in, and the first request from outside.
     oldest: Option<Instant>,
+    oldest_request: Option<Instant>,
 }
 
 impl Intake {
@@ -175,14 +186,16 @@ impl Intake {
             self.came.push(queued);
         }
         self.sort(limit);
-        self.oldest = None;
+        (self.oldest, self.oldest_request) = (None, None);
         let share = if self.urgent.is_empty() { limit } else { limit / BEGIN_SHARE };
         let begin = share.max(limit.saturating_sub(self.urgent.len())).min(self.rest.len());
         let known = (limit - begin).min(self.urgent.len());
         for queued in self.urgent.drain(..known).chain(self.rest.drain(..begin)) {
-            // Of what begins something when there is any: who may refuse, refuses that.
-            let is_first = self.oldest.is_none() || out.len() == known;
-            self.oldest = if is_first { Some(queued.since) } else { self.oldest };
+            let earlier = |oldest: Option<Instant>| Some(oldest.map_or(queued.since, |o| o.min(queued.since)));
+            self.oldest = earlier(self.oldest);
+            if queued.is_request_from_outside {
+                self.oldest_request = earlier(self.oldest_request);
+            }
             self.inbox.release(queued.room);
             out.push(queued.input);
         }
@@ -194,6 +207,12 @@ impl Intake {
         for queued in self.came.drain(..) {
             if is_deep && is_urgent(&queued.input) { &mut self.urgent } else { &mut self.rest }.push_back(queued);
         }
+    }
+
+    /// How long a request from outside in the last batch had waited at most. None: there was none. What our own nodes send has
+    /// hardly waited, and says nothing about those at the door.
+    pub(crate) fn request_waited(&self) -> Option<Duration> {
+        self.oldest_request.map(|since| since.elapsed())
     }
 
     /// How long the first of the last batch had waited.
@@ -224,14 +243,14 @@ mod tests {
     #[tokio::test]
     async fn a_full_inbox_refuses_datagrams_but_not_answers() {
         let (inbox, mut intake) = Inbox::new(2);
-        assert!(inbox.offer(Event::Timeout, Duration::ZERO) && inbox.offer(Event::Timeout, Duration::ZERO));
-        assert!(!inbox.offer(Event::Timeout, Duration::ZERO));
+        assert!(inbox.offer(Event::Timeout, None) && inbox.offer(Event::Timeout, None));
+        assert!(!inbox.offer(Event::Timeout, None));
         assert!(inbox.offer_reserved(Event::Timeout), "other nodes have their own room");
         inbox.push(Event::Timeout);
         assert_eq!(inbox.dropped(), 1);
         let mut out = Vec::new();
         assert_eq!(intake.next_batch(64, &mut out).await, 4);
-        assert!(inbox.offer(Event::Timeout, Duration::ZERO), "taking makes room");
+        assert!(inbox.offer(Event::Timeout, None), "taking makes room");
     }
 
     fn register(nonce: &str) -> Event {
@@ -248,7 +267,7 @@ mod tests {
     async fn a_deep_inbox_gives_first_what_is_nearly_done_and_each_turn_some_of_what_begins() {
         let (inbox, mut intake) = Inbox::new(1000);
         for n in 0..400 {
-            assert!(inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), Duration::ZERO));
+            assert!(inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), None));
         }
         let mut turns = Vec::new();
         let mut left = 400;
@@ -267,7 +286,7 @@ mod tests {
     async fn an_inbox_that_is_not_deep_keeps_the_order() {
         let (inbox, mut intake) = Inbox::new(1000);
         for n in 0..100 {
-            inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), Duration::ZERO);
+            inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), None);
         }
         let mut out = Vec::new();
         assert_eq!(intake.next_batch(128, &mut out).await, 100);
@@ -275,16 +294,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_wait_begins_in_the_kernel_and_is_that_of_what_may_be_refused() {
+    async fn the_wait_begins_in_the_kernel_and_is_that_of_requests_from_outside() {
         let (inbox, mut intake) = Inbox::new(1000);
         let (long, longer) = (Duration::from_secs(2), Duration::from_secs(4));
-        inbox.offer(register(""), long);
+        inbox.offer(register(""), Some(long));
         let mut out = Vec::new();
         intake.next_batch(128, &mut out).await;
-        assert!(intake.waited() >= long && intake.waited() < longer);
-        assert!((0..20).all(|_| inbox.offer(register("x"), Duration::ZERO)));
-        inbox.offer(register(""), longer);
+        assert!(intake.request_waited().is_some_and(|w| w >= long && w < longer));
+        assert!((0..20).all(|_| inbox.offer(register("x"), None)));
+        inbox.offer(register(""), Some(longer));
         intake.next_batch(8, &mut Vec::new()).await;
-        assert!(intake.waited() >= longer);
+        assert!(intake.request_waited().is_some_and(|w| w >= longer), "it has its share of the turn");
+        intake.next_batch(8, &mut Vec::new()).await;
+        assert_eq!(intake.request_waited(), None, "what comes from within says nothing");
     }
 }

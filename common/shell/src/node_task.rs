@@ -97,9 +97,10 @@ impl NodeTask {
                     if count == 0 {
                         return;
                     }
-                    let waited = self.intake.waited();
-                    self.waits.observe(waited);
-                    self.node.waited(waited, self.world.clock.now());
+                    self.waits.observe(self.intake.waited());
+                    if let Some(waited) = self.intake.request_waited() {
+                        self.node.waited(waited, self.world.clock.now());
+                    }
                 }
                 () = &mut timer, if deadline.is_some() => {}
             }

@@ -14,8 +14,9 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tracing::{debug, warn};
 
-/// Datagrams read before other tasks get their turn.
-const BURST: usize = 64;
+/// Datagrams read before other tasks get their turn: more than a node takes in one, so that what waits does so in its inbox, where
+/// some of it comes first, and not in the kernel, which drops whatever comes last.
+const BURST: usize = 512;
 /// A datagram cannot be larger.
 const LARGEST: usize = 65_535;
 /// Sends remembered, to tell which one an ICMP error is about.
@@ -114,7 +115,7 @@ impl Receiver {
             let read = self.socket.try_io(Interest::READABLE, || {
                 let count = raw_socket::receive_many(&self.socket, room, |bytes, remote, waited| {
                     let packet = Packet { flow: Flow::udp(local, remote), bytes: Bytes::copy_from_slice(bytes) };
-                    if !world.inbox(node).offer(Event::Sip(packet), waited) {
+                    if !world.inbox(node).offer(Event::Sip(packet), Some(waited)) {
                         *dropped += 1;
                         if dropped.is_power_of_two() {
                             warn!(%local, dropped, "overload: datagrams dropped, the node's inbox is full");

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -85,7 +85,7 @@ impl World {
     /// Hands a datagram to the node that has bound `flow.remote`.
     pub(crate) fn deliver_datagram(&self, to: NodeIndex, flow: &Flow, bytes: bytes::Bytes) {
         let flow = Flow { transport: Transport::Udp, local: flow.remote, remote: flow.local, conn: None };
-        self.inbox(to).offer(Event::Sip(Packet { flow, bytes }), Duration::ZERO);
+        self.inbox(to).offer(Event::Sip(Packet { flow, bytes }), None);
     }
 
     /// Tells the sender that a message went nowhere, if it wants to know.
