@@ -72,7 +72,7 @@ impl Default for Settings {
             http: Listen::Default,
             log: "info".into(),
             threads: 1,
-            wakeups: 1_000,
+            wakeups: 0,
             udp_receive_buffer: 4 << 20,
             udp_send_buffer: 4 << 20,
             inbox: 16_384,
