@@ -58,7 +58,7 @@ impl Queued {
     }
 
     /// That came by a socket so long ago.
-    fn from_outside(mut self, waited: Duration) -> Self {
+    fn came_by_socket(mut self, waited: Duration) -> Self {
         self.since = self.since.checked_sub(waited).unwrap_or(self.since);
         self.is_request_from_outside =
             matches!(&self.input, Input::Event(Event::Sip(packet)) if !packet.bytes.starts_with(b"SIP/2.0 "));
@@ -110,7 +110,7 @@ impl Inbox {
             Ok(permit) => {
                 permit.forget();
                 let queued = Queued::new(Input::Event(event), room);
-                self.tx.send(if let Some(waited) = waited { queued.from_outside(waited) } else { queued }).is_ok()
+                self.tx.send(if let Some(waited) = waited { queued.came_by_socket(waited) } else { queued }).is_ok()
             }
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl Inbox {
             Ok(permit) => {
                 permit.forget();
                 let queued = Queued::new(Input::Event(event), Room::General);
-                self.tx.send(queued.from_outside(Duration::ZERO)).is_ok()
+                self.tx.send(queued.came_by_socket(Duration::ZERO)).is_ok()
             }
             Err(_) => false,
         }
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_wait_begins_in_the_kernel_and_is_that_of_requests_from_outside() {
+    async fn the_wait_begins_in_the_kernel_and_is_that_of_requests_came_by_socket() {
         let (inbox, mut intake) = Inbox::new(1000);
         let (long, longer) = (Duration::from_secs(2), Duration::from_secs(4));
         inbox.offer(register(""), Some(long));
