@@ -1,23 +1,22 @@
 //! The handsets of a load run: who begins when, who goes away and comes back, and what became of each.
 
-use super::curve::{Curve, Standing, Usage};
+mod ipsec;
+mod outcome;
+
+use super::curve::Curve;
 use super::place::Places;
-use super::stats::{Miss, Tally};
+use super::stats::Tally;
 use super::wire::{Arrived, Wire};
 use super::{Options, Plan, Transports};
 use bytes::Bytes;
 use ims_core::sa::{SaChange, SaError};
 use ims_core::{Action, Ctx, Event, Flow, Node, Packet, Rng, SendTag, Time, Transport};
-use ims_shell::SaKernel;
-use serde_json::{Value, json};
+use ipsec::Ipsec;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ue::config::{GmTransport, Quirk};
-use ue::{Config, Failure, Key, Procedure, Report, Ue};
-
-/// Lost handsets that the summary names.
-const NAMED: usize = 20;
+use ue::{Config, Key, Procedure, Ue};
 
 /// What a handset is made to do.
 enum Do {
@@ -430,89 +429,6 @@ impl<'a> Fleet<'a> {
         Duration::from_micros(think / 2 + self.rng.below(think))
     }
 
-    /// Counts the end of a procedure; gives back what the handset does next.
-    fn on_report(&mut self, index: u32, handset: &mut Handset, report: Report) -> Option<Do> {
-        let Report { procedure, started, finished, result } = report;
-        if let Err(failure) = &result {
-            self.on_failure(index, handset, procedure, failure, finished);
-        } else {
-            let took = u64::try_from(finished.since(started).as_micros()).unwrap_or(u64::MAX);
-            match procedure {
-                Procedure::Register => {
-                    if handset.is_wrong {
-                        self.interval.fail("accepted-though-wrong".into());
-                    }
-                    self.interval.registrations += 1;
-                    self.interval.registering.add(took);
-                    match handset.bound_until {
-                        Some(until) if until < finished => self.lose(index),
-                        Some(_) => self.interval.recovered += 1,
-                        None => {}
-                    }
-                }
-                Procedure::Refresh => {
-                    self.interval.refreshes += 1;
-                    self.interval.refreshing.add(took);
-                }
-                Procedure::Query => self.interval.queries += 1,
-                Procedure::Deregister => self.interval.deregistrations += 1,
-            }
-            handset.bound_until = handset.node.binding().map(|b| b.expires);
-        }
-        match procedure {
-            Procedure::Deregister if self.plan.in_turn.is_none() => {
-                // Whatever the network thinks of it.
-                self.go_away(index, handset, finished);
-                None
-            }
-            Procedure::Register if self.options.deregister && result.is_ok() => {
-                if self.plan.in_turn.is_some() {
-                    return Some(Do::Start(Procedure::Deregister));
-                }
-                handset.turns_at = Some(finished + self.think());
-                None
-            }
-            _ => None,
-        }
-    }
-
-    fn on_failure(&mut self, index: u32, handset: &mut Handset, procedure: Procedure, failure: &Failure, now: Time) {
-        let miss = match failure {
-            Failure::Refused { status, .. } => Miss::Refused(*status),
-            failure if failure.is_silence() => Miss::Silence,
-            _ => Miss::Wrong,
-        };
-        if let (true, Miss::Refused(status @ (403 | 404))) = (handset.is_wrong, miss) {
-            *self.interval.refused_rightly.entry(status).or_default() += 1;
-            return;
-        }
-        match miss {
-            Miss::Refused(status) => self.interval.refuse(status),
-            Miss::Silence | Miss::Wrong => self.interval.fail(failure.name()),
-        }
-        let tolerated = match miss {
-            Miss::Refused(503) if self.options.obey_retry_after => true,
-            Miss::Refused(408 | 480 | 500..=599) | Miss::Silence => self.options.expect_restart,
-            _ => false,
-        };
-        if tolerated {
-            self.interval.tolerated += 1;
-        }
-        // Registered, as the network has said; and now it says that it is not.
-        let denied = matches!(miss, Miss::Refused(403 | 404)) || procedure == Procedure::Query && miss == Miss::Wrong;
-        if denied && handset.bound_until.is_some_and(|until| now < until) && procedure != Procedure::Deregister {
-            handset.bound_until = None;
-            self.lose(index);
-        }
-    }
-
-    fn lose(&mut self, index: u32) {
-        self.interval.lost += 1;
-        if self.lost.len() < NAMED {
-            self.lost.push(format!("{:0w$}", self.first_imsi + u64::from(index), w = self.config.imsi.len()));
-        }
-    }
-
     fn send(&mut self, index: u32, handset: &mut Handset, flow: Flow, bytes: Bytes, tag: SendTag) -> Option<Do> {
         if handset.last == bytes {
             self.interval.retransmissions += 1;
@@ -577,86 +493,6 @@ impl<'a> Fleet<'a> {
         self.act(index, &mut handset, Do::Handle(event));
         self.put(index, handset);
     }
-
-    fn point_due(&mut self) {
-        let now = self.now();
-        if now.since(self.interval_since) >= self.plan.interval {
-            self.point(now);
-        }
-    }
-
-    fn point(&mut self, now: Time) {
-        let tally = std::mem::take(&mut self.interval);
-        self.curve.point(&Standing {
-            at: now.since(self.began_at),
-            took: now.since(self.interval_since),
-            registered: self.registered,
-            busy: self.busy,
-            tally: &tally,
-        });
-        self.interval_since = now;
-        self.total.absorb(&tally);
-    }
-
-    /// Counts what has not come to an end.
-    fn close(&mut self) {
-        let now = self.now();
-        for index in 0..self.plan.handsets {
-            let Some(Some(handset)) = self.handsets.get(index as usize) else { continue };
-            let (running, wrong) = (handset.node.running(), handset.is_wrong);
-            let missing = handset.bound_until.filter(|_| !handset.was_registered);
-            if running.is_some() && !wrong {
-                self.interval.fail("unfinished".into());
-                self.interval.tolerated += u64::from(self.options.expect_restart);
-            }
-            match missing {
-                // The network still knows it, and it would have come back; only when that was waited for, it has not.
-                Some(until) if now < until && !self.options.expect_restart => self.interval.interrupted += 1,
-                Some(_) => self.lose(index),
-                None => {}
-            }
-        }
-        self.point(now);
-        if let Some(ipsec) = &mut self.ipsec {
-            ipsec.clear();
-        }
-    }
-
-    pub(super) fn is_good(&self) -> bool {
-        self.total.done() > 0 && self.total.lost == 0 && self.total.failed_per_cent() <= self.options.max_failed
-    }
-
-    pub(super) fn summary(&self) -> Value {
-        let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
-        for handset in self.handsets.iter().flatten().filter(|h| !h.is_wrong) {
-            for (name, times) in handset.node.faults() {
-                *faults.entry(name).or_default() += times;
-            }
-        }
-        let whole = self.began.elapsed();
-        let offered = if self.plan.in_turn.is_some() { self.last_begun } else { self.plan.seconds.min(whole) };
-        let own = Usage::of("self").unwrap_or_default();
-        let procedures = (self.total.done() + self.total.all_refused() + self.total.all_failures()).max(1);
-        let mut summary = self.total.summary();
-        summary["attempts"] = json!(self.total.registrations + self.total.all_refused() + self.total.all_failures());
-        summary["handsets"] = json!(self.plan.handsets);
-        summary["addresses"] = json!(self.places.addresses());
-        summary["connections"] = json!(self.wire.connections());
-        summary["registered"] = json!(self.registered);
-        summary["rate"] = json!(self.options.rate);
-        summary["pcscf"] = json!(self.config.pcscf.to_string());
-        summary["faults"] = json!(faults);
-        summary["lost_imsis"] = json!(self.lost);
-        summary["offered_s"] = json!(offered.as_secs_f64());
-        summary["duration_s"] = json!(whole.as_secs_f64());
-        let per_s = self.total.registrations as f64 / offered.as_secs_f64().max(1e-9);
-        summary["ok_per_s"] = json!(if offered.is_zero() { 0.0 } else { per_s });
-        summary["watched"] = self.curve.summary();
-        summary["generator"] = json!({
-            "cpu_s": own.cpu_s, "rss_mib": own.rss_mib, "cpu_us_per_procedure": 1e6 * own.cpu_s / procedures as f64,
-        });
-        summary
-    }
 }
 
 /// Whether the handset is one of so many per cent, spread evenly.
@@ -675,47 +511,10 @@ fn make_wrong(config: &mut Config, index: u32) {
     }
 }
 
-/// The kernel's associations of all handsets. Each change is waited for: what a kernel takes for it is small beside what
-/// it takes from the core.
-struct Ipsec {
-    runtime: tokio::runtime::Runtime,
-    kernel: Box<dyn SaKernel>,
-}
-
-impl Ipsec {
-    fn open() -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
-        let kernel = {
-            let _inside = runtime.enter();
-            ims_shell::machine_kernel(true)
-        };
-        Ok(Self { runtime, kernel })
-    }
-
-    fn change(&mut self, owner: u32, change: SaChange, now: Time) -> Result<(), SaError> {
-        self.runtime.block_on(self.kernel.change(owner as usize, change, now))
-    }
-
-    /// The lifetimes that have run out.
-    fn expired(&mut self) -> Vec<ims_core::sa::SaExpiry> {
-        let kernel = &mut self.kernel;
-        self.runtime.block_on(async {
-            let mut all = Vec::new();
-            while let Ok(expiry) = tokio::time::timeout(Duration::ZERO, kernel.expired()).await {
-                all.push(expiry);
-            }
-            all
-        })
-    }
-
-    fn clear(&mut self) {
-        self.runtime.block_on(self.kernel.clear());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
 
     #[test]
     fn so_many_per_cent_are_wrong_and_all_else_is_not() {
