@@ -1,8 +1,9 @@
 //! How many new registrations are let in while the network cannot keep up.
 //!
-//! Two things say that it cannot, measured over short intervals as CoDel does it, by the least that was seen: even the
+//! Three things say that it cannot. Two are measured over short intervals as CoDel does it, by the least that was seen: even the
 //! luckiest event had waited in our inbox longer than `overload.target_wait`, or even the fastest answer of the core took longer
-//! than `overload.target_answer` (and three times longer than usual). A burst has a lucky member; a standing queue has none. Then the rate at which new
+//! than `overload.target_answer` (and three times longer than usual). A burst has a lucky member; a standing queue has none. The
+//! third is the core's own word: it asks a part of those that come to it for patience. Then the rate at which new
 //! registrations are let in falls by a tenth in each interval, from what was served at that moment; otherwise it rises, until nothing
 //! is refused any more. What is under way is never held up: it is nearly done, and refusing it would waste the work.
 
@@ -23,6 +24,8 @@ const RECENT: f64 = 0.2;
 const UNUSUAL: u32 = 3;
 /// By how much what is usual rises in an interval.
 const CREEP: f64 = 1.02;
+/// When more than one of so many answers of the core asks for patience, it has too much to do.
+const PUSHED_BACK: u32 = 20;
 /// Intervals without a refusal after which everybody is let in again.
 const CALM: u32 = 20;
 #[derive(Default)]
@@ -38,6 +41,9 @@ pub(crate) struct Admission {
     least_answer: Option<Duration>,
     /// New registrations that the core has answered in this interval.
     served: u32,
+    /// All its answers in this interval, and those that asked for patience.
+    answers: u32,
+    pushed_back: u32,
     /// So many a second lately. In the interval of a stall nothing is served, which says nothing about what can be.
     lately: f64,
     refused_now: u32,
@@ -59,6 +65,14 @@ impl Admission {
         self.turn(now, settings);
         self.least_answer = Some(self.least_answer.map_or(took, |least| least.min(took)));
         self.served += u32::from(is_new);
+        self.answers += 1;
+    }
+
+    /// The core refused a REGISTER because it has too much to do. It may have said so fast: that is no sign of health.
+    pub(crate) fn pushed_back(&mut self, now: Time, settings: &Overload) {
+        self.turn(now, settings);
+        self.answers += 1;
+        self.pushed_back += 1;
     }
 
     pub(crate) fn is_limiting(&self) -> bool {
@@ -91,7 +105,8 @@ impl Admission {
         }
         let usual = self.usual_answer.unwrap_or_default();
         let is_late = self.least_wait.is_some_and(|wait| wait > settings.target_wait.0)
-            || self.least_answer.is_some_and(|took| took > settings.target_answer.0.max(usual * UNUSUAL));
+            || self.least_answer.is_some_and(|took| took > settings.target_answer.0.max(usual * UNUSUAL))
+            || self.pushed_back * PUSHED_BACK > self.answers;
         self.learn();
         let floor = f64::from(settings.least_rate.max(1));
         let served = f64::from(self.served) / since.as_secs_f64();
@@ -114,7 +129,7 @@ impl Admission {
             (self.rate, self.lately) = (None, served);
         }
         (self.began, self.least_wait, self.least_answer) = (now, None, None);
-        (self.served, self.refused_now) = (0, 0);
+        (self.served, self.refused_now, self.answers, self.pushed_back) = (0, 0, 0, 0);
     }
 
     /// Falls at once and rises slowly, and only while everybody is let in.
@@ -226,6 +241,24 @@ mod tests {
         assert!(a.is_limiting());
         let admitted = (0..1000).filter(|n| a.admits(at(2000 + n / 100), &settings)).count();
         assert!((1..=11).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn a_core_that_asks_for_patience_is_believed_however_fast_it_says_so() {
+        let (mut a, settings) = (Admission::default(), Overload::default());
+        let at = |ms: u64| Time::from_micros(1_000_000_000 + ms * 1000);
+        for ms in 0..1000 {
+            match ms % 50 {
+                0 => a.pushed_back(at(ms), &settings),
+                _ => a.answered(MS, true, at(ms), &settings),
+            }
+        }
+        assert!(!a.is_limiting(), "one of fifty is no overload");
+        (1000..1400).for_each(|ms| match ms % 10 {
+            0 => a.pushed_back(at(ms), &settings),
+            _ => a.answered(MS, true, at(ms), &settings),
+        });
+        assert!(a.rate.is_some_and(|rate| (500.0..950.0).contains(&rate)), "{:?}", a.rate);
     }
 
     /// One answer that was lost and repeated is no overload: chaos, seed 421.

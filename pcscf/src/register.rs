@@ -157,6 +157,11 @@ impl Wanted {
     }
 }
 
+/// A refusal of the core that says when to come again: it has too much to do (RFC 3261 20.33, 21.5.4).
+fn asks_for_patience(response: &Message) -> bool {
+    matches!(response.status(), 480 | 500 | 503) && response.has(Name::RetryAfter)
+}
+
 fn expires_of(addr: &NameAddr<'_>) -> Option<u32> {
     addr.params.value("expires").and_then(|e| e.parse().ok())
 }
@@ -367,7 +372,10 @@ impl Pcscf {
         };
         let (from, request) = (forwarded.from, forwarded.request.clone());
         let is_new = from.set.is_none() && begins_something(&request, &forwarded.claim.wanted);
-        self.admission.answered(ctx.now.since(forwarded.since), is_new, ctx.now, &self.config.overload);
+        match asks_for_patience(&response) {
+            true => self.admission.pushed_back(ctx.now, &self.config.overload),
+            false => self.admission.answered(ctx.now.since(forwarded.since), is_new, ctx.now, &self.config.overload),
+        }
         let nonce = auth_params::nonce(&response).unwrap_or_default().into_owned();
         let keys = auth_params::take_keys(&mut response);
         toward_ue(&mut response);
