@@ -116,8 +116,9 @@ impl Admission {
         self.rate = match self.rate {
             _ if !settings.enabled => None,
             None if is_late => Some((served.max(self.lately) * FALL).max(floor)),
-            // With a queue that stands, what is served is all that can be: a little less lets the queue go.
-            Some(rate) if is_late => Some((rate * FALL).max(served * DRAIN).max(floor)),
+            // With a queue that stands, what is served is all that can be: a little less lets the queue go. One interval
+            // may hold the answers of two, after a stall.
+            Some(rate) if is_late => Some((rate * FALL).max(self.lately * DRAIN).max(floor)),
             Some(_) if self.calm >= CALM => None,
             Some(rate) => Some(rate * RISE + 1.0),
             None => None,

@@ -33,7 +33,7 @@ pub(crate) enum Input {
 /// Inputs that are looked at in one turn, to see which are urgent.
 const DEEPEST: usize = 4_096;
 /// What begins something has at least one place of so many in each turn.
-const BEGIN_SHARE: usize = 4;
+const BEGIN_SHARE: usize = 2;
 
 /// Which budget an input was counted against.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -264,10 +264,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deep_inbox_gives_first_what_is_nearly_done_and_each_turn_some_of_what_begins() {
+    async fn a_deep_inbox_gives_first_what_is_nearly_done_and_half_of_each_turn_to_what_begins() {
         let (inbox, mut intake) = Inbox::new(1000);
         for n in 0..400 {
-            assert!(inbox.offer(register(if n % 2 == 0 { "" } else { "x" }), None));
+            assert!(inbox.offer(register(if n % 4 == 0 { "" } else { "x" }), None));
         }
         let mut turns = Vec::new();
         let mut left = 400;
@@ -277,8 +277,10 @@ mod tests {
             turns.push((out.len(), out.iter().filter(|i| is_new(i)).count(), out.first().map(is_new)));
         }
         let known_first = Some(false);
-        assert_eq!(turns[..2], [(100, 25, known_first), (100, 25, known_first)]);
-        assert_eq!(turns[2..], [(100, 50, known_first), (100, 100, Some(true))]);
+        assert_eq!(
+            turns,
+            [(100, 50, known_first), (100, 50, known_first), (100, 0, known_first), (100, 0, known_first)]
+        );
         assert_eq!(inbox.general.available_permits(), 1000);
     }
 
