@@ -26,8 +26,7 @@ pub fn parse(xml: &[u8]) -> Result<ImsSubscription, XmlError> {
     let text = text.trim_start_matches('\u{feff}').trim_matches(|c: char| c == '\0' || c.is_whitespace());
     check_depth(text)?;
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
-    let document =
-        Document::parse_with_options(text, options).map_err(|e| refuse(format!("the profile is no XML: {e}")))?;
+    let document = Document::parse_with_options(text, options).map_err(no_xml)?;
     let root = document.root_element();
     if root.tag_name().name() != "IMSSubscription" {
         return Err(refuse(format!("the root element is {:?}, not IMSSubscription", clip(root.tag_name().name()))));
@@ -255,6 +254,16 @@ fn tag_length(bytes: &[u8]) -> Option<usize> {
 
 fn missing(node: Node<'_, '_>, name: &str) -> XmlError {
     refuse(format!("{} has no {name}", clip(node.tag_name().name())))
+}
+
+/// The parser tells tags as they are, and an end tag may be as long as the document.
+fn no_xml(error: roxmltree::Error) -> XmlError {
+    const MOST: usize = 200;
+    let (at, text) = (error.pos(), error.to_string());
+    match text.char_indices().nth(MOST) {
+        None => refuse(format!("the profile is no XML: {text}")),
+        Some((end, _)) => refuse(format!("the profile is no XML, at {at}: {}…", &text[..end])),
+    }
 }
 
 fn refuse(reason: impl Into<String>) -> XmlError {
