@@ -4,9 +4,10 @@
 use crate::credential::Opened;
 use crate::store;
 use crate::subscriber::{Scscf, Scscfs, State, Subscription};
-use ims_core::{Impi, RequestId};
+use ims_core::{Impi, RequestId, Time};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 /// One subscription as it is in the store, or becomes when the changes under way are done.
 pub(crate) struct Entry {
@@ -28,8 +29,7 @@ pub(crate) struct Entry {
     pub(crate) writing: bool,
     /// The store may have something else: to be read again before it is used.
     pub(crate) stale: bool,
-    /// It was used since its turn came last.
-    used: bool,
+    used_at: Time,
     /// Its place in `turns`.
     turn: u64,
 }
@@ -48,7 +48,7 @@ impl Entry {
             unwritten: false,
             writing: false,
             stale: false,
-            used: false,
+            used_at: Time::EPOCH,
             turn: 0,
         }
     }
@@ -73,7 +73,16 @@ impl Entry {
 /// What looks for one to forget goes on at the next event after so many.
 const LOOKED_AT_ONCE: usize = 64;
 
-/// When there are too many, those go that were not used since their turn came last (second chance).
+/// An entry's place in the queue: when it came there, and whose it is.
+#[derive(Clone, Copy)]
+struct Turn {
+    since: Time,
+    turn: u64,
+    record: i64,
+}
+
+/// Those go that were not used for a while; and when there are too many, those that were not used since their turn came last
+/// (second chance).
 #[derive(Default)]
 pub(crate) struct Cache {
     /// Boxed: the table has room for more than is in it.
@@ -84,15 +93,27 @@ pub(crate) struct Cache {
     hasher: RandomState,
     scscfs: Scscfs,
     /// Each entry once, and what is left of removed ones.
-    turns: VecDeque<(u64, i64)>,
+    turns: VecDeque<Turn>,
     last_turn: u64,
     capacity: usize,
+    /// For how long one that is not used is kept; None: as long as there is room.
+    idle: Option<Duration>,
     unwritten: usize,
+    now: Time,
 }
 
 impl Cache {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, ..Self::default() }
+    pub(crate) fn new(capacity: usize, idle: Duration) -> Self {
+        Self { capacity, idle: Some(idle).filter(|idle| !idle.is_zero()), ..Self::default() }
+    }
+
+    pub(crate) fn set_clock(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// When one may have been unused for long enough.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        Some(self.turns.front()?.since + self.idle?)
     }
 
     pub(crate) fn find(&self, key: &str) -> Option<i64> {
@@ -107,7 +128,7 @@ impl Cache {
 
     pub(crate) fn entry(&mut self, record: i64) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&record)?;
-        entry.used = true;
+        entry.used_at = self.now;
         Some(&mut **entry)
     }
 
@@ -132,8 +153,8 @@ impl Cache {
         let hashes = store::keys(&entry.subscription).into_iter().map(|key| self.hasher.hash_one(key));
         self.by_key.extend(hashes.map(|hash| (hash, record)));
         self.last_turn += 1;
-        (entry.turn, entry.used) = (self.last_turn, true);
-        self.turns.push_back((entry.turn, record));
+        (entry.turn, entry.used_at) = (self.last_turn, self.now);
+        self.turns.push_back(Turn { since: self.now, turn: entry.turn, record });
         self.entries.insert(record, Box::new(entry));
         self.sweep();
     }
@@ -169,19 +190,27 @@ impl Cache {
         self.unwritten
     }
 
-    /// Forgets some that were not used lately, beyond the capacity; never one that holds what the store does not have.
+    /// Forgets some that were not used lately; never one that holds what the store does not have.
     pub(crate) fn trim(&mut self) {
-        let mut looked_at = 0;
-        while self.entries.len() > self.capacity && looked_at < LOOKED_AT_ONCE {
-            looked_at += 1;
-            let Some((turn, record)) = self.turns.pop_front() else { return };
-            let Some(entry) = self.entries.get_mut(&record).filter(|entry| entry.turn == turn) else { continue };
-            if entry.used || !entry.is_idle() {
-                entry.used = false;
-                self.turns.push_back((turn, record));
-            } else {
-                self.remove(record);
+        for _ in 0..LOOKED_AT_ONCE {
+            let is_due = self.deadline().is_some_and(|at| at <= self.now);
+            let is_full = self.entries.len() > self.capacity;
+            if !is_due && !is_full {
+                break;
             }
+            let Some(Turn { since, turn, record }) = self.turns.pop_front() else { return };
+            let Some(entry) = self.entries.get(&record).filter(|entry| entry.turn == turn) else { continue };
+            let is_unused = self.idle.is_some_and(|idle| entry.used_at + idle <= self.now);
+            let had_its_chance = is_full && entry.used_at <= since;
+            if entry.is_idle() && (is_unused || had_its_chance) {
+                self.remove(record);
+            } else {
+                self.turns.push_back(Turn { since: self.now, turn, record });
+            }
+        }
+        if self.entries.capacity() > 8 * self.entries.len().max(256) {
+            self.entries.shrink_to(2 * self.entries.len());
+            self.by_key.shrink_to(2 * self.by_key.len());
         }
     }
 
@@ -189,7 +218,7 @@ impl Cache {
     fn sweep(&mut self) {
         if self.turns.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
-            self.turns.retain(|(turn, record)| entries.get(record).is_some_and(|entry| entry.turn == *turn));
+            self.turns.retain(|at| entries.get(&at.record).is_some_and(|entry| entry.turn == at.turn));
         }
     }
 

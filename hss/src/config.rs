@@ -39,6 +39,8 @@ pub struct Config {
     pub busy_after: Span,
     /// How many subscribers are kept in memory. 0 if another program writes to the same store.
     pub cache: usize,
+    /// For how long one that nobody asks for stays there; 0: as long as there is room.
+    pub cache_idle: Span,
     /// Seals K and OPc. Set by whoever starts the HSS, from a file or the environment, never from this configuration.
     #[serde(skip)]
     pub master_key: Option<Secret<32>>,
@@ -107,6 +109,7 @@ impl Default for Config {
             max_pending: 10_000,
             busy_after: Span::secs(1),
             cache: 50_000,
+            cache_idle: Span::secs(60),
             master_key: None,
             earlier_master_keys: Vec::new(),
         }

@@ -110,6 +110,7 @@ enum Outcome {
 
 impl Node for Hss {
     fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
+        self.cache.set_clock(ctx.now);
         match event {
             Event::Start => {
                 self.begin_run(ctx);
@@ -143,7 +144,8 @@ impl Node for Hss {
     }
 
     fn deadline(&self) -> Option<Time> {
-        earliest(earliest(self.timers.next(), self.behind.deadline()), self.endpoint.deadline())
+        let own = earliest(self.timers.next(), self.cache.deadline());
+        earliest(earliest(own, self.behind.deadline()), self.endpoint.deadline())
     }
 
     fn snapshot(&self) -> serde_json::Value {
@@ -188,7 +190,7 @@ impl Hss {
         Ok(Self {
             ring,
             endpoint: Endpoint::new(config.endpoint()),
-            cache: Cache::new(config.cache),
+            cache: Cache::new(config.cache, config.cache_idle.0),
             behind: Behind::default(),
             waiting: HashMap::new(),
             timers: Timers::default(),

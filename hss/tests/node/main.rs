@@ -224,6 +224,21 @@ fn the_cache_is_bounded_and_may_be_off() {
 }
 
 #[test]
+fn who_is_not_asked_for_leaves_the_memory_and_comes_back_with_his_numbers() {
+    let mut w = World::new(Config { cache_idle: Span::secs(5), ..config() });
+    w.create(IMSI, json!({})).unwrap();
+    assert_eq!(seq(&w.mar()), 1);
+    w.pass(Duration::from_secs(4));
+    assert_eq!((w.unwritten(), &w.hss.snapshot()["cached"]), (0, &json!(1)));
+    w.mar();
+    w.pass(Duration::from_secs(4));
+    assert_eq!(w.hss.snapshot()["cached"], 1, "used meanwhile");
+    w.pass(Duration::from_secs(6));
+    assert_eq!(w.hss.snapshot()["cached"], 0);
+    assert_eq!(seq(&w.mar()), 3);
+}
+
+#[test]
 fn the_snapshot_counts_and_holds_no_secret() {
     let mut w = World::with_subscriber();
     w.register();

@@ -20,7 +20,7 @@ const TOGETHER: usize = 32;
 /// Records in one listing, whatever was asked for.
 const LONGEST_LIST: u32 = 10_000;
 /// Pages of the database in memory, in KiB (negative, as SQLite wants it): the upper levels of the keys of a million records.
-const CACHE: &str = "-16384";
+const CACHE: &str = "-4096";
 /// Pages in the write-ahead log before they go to their places in the file: what changes often goes there once.
 const CHECKPOINT: &str = "4000";
 /// Of the tables; a database of a later one is not touched.
