@@ -25,7 +25,7 @@ pub(crate) enum Input {
         reply: CommandReply,
     },
     Snapshot(oneshot::Sender<serde_json::Value>),
-    /// Answered when it is this one's turn.
+    /// Answered when all that came before it is done.
     Ping(oneshot::Sender<()>),
     Metrics(oneshot::Sender<Samples>),
 }
@@ -225,12 +225,13 @@ impl Intake {
     }
 }
 
-/// Whether to do it at once spares work that was done already. The end of a connection stays behind what came by it.
+/// Whether to do it at once spares work that was done already. The end of a connection stays behind what came by it, and a ping
+/// behind all that begins something.
 fn is_urgent(input: &Input) -> bool {
     match input {
         Input::Event(Event::Sip(packet)) => ims_sip::stream::continues(&packet.bytes),
         Input::Event(Event::Diameter { bytes, .. }) => ims_diameter::stream::continues(bytes),
-        Input::Event(Event::FlowClosed(_) | Event::LinkDown { .. } | Event::Stop) => false,
+        Input::Event(Event::FlowClosed(_) | Event::LinkDown { .. } | Event::Stop) | Input::Ping(_) => false,
         _ => true,
     }
 }
@@ -282,6 +283,18 @@ mod tests {
             [(100, 50, known_first), (100, 50, known_first), (100, 0, known_first), (100, 0, known_first)]
         );
         assert_eq!(inbox.general.available_permits(), 1000);
+    }
+
+    #[tokio::test]
+    async fn however_deep_the_inbox_a_ping_says_that_what_came_before_is_done() {
+        let (inbox, mut intake) = Inbox::new(1000);
+        assert!((0..200).all(|_| inbox.offer(register(""), None)));
+        inbox.push(Event::Stop);
+        inbox.input(Input::Ping(oneshot::channel().0));
+        let mut out = Vec::new();
+        while intake.next_batch(64, &mut out).await == 64 {}
+        assert!(matches!(out[..], [.., Input::Event(Event::Stop), Input::Ping(_)]));
+        assert_eq!(out.len(), 202);
     }
 
     #[tokio::test]
