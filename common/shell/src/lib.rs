@@ -32,7 +32,7 @@ pub mod health;
 mod http;
 mod import;
 mod inbox;
-mod keep;
+pub mod keep;
 mod metrics;
 mod node_task;
 mod pace;

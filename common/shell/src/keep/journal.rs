@@ -28,7 +28,7 @@ const SEGMENTS: u64 = 16;
 /// A merge that failed is tried again after this.
 const PAUSE: Duration = Duration::from_secs(60);
 
-pub(crate) struct Journal {
+pub struct Journal {
     shared: Arc<Shared>,
     /// None: a write failed half-way, the next one begins a segment.
     current: Option<Arc<File>>,
@@ -68,7 +68,7 @@ enum Job {
 
 impl Journal {
     /// Opens the folder, made when missing. `sync`: how often the disk is told; zero: at each commit, before it returns.
-    pub(crate) fn open(path: &Path, sync: Duration) -> Result<Self, StartError> {
+    pub fn open(path: &Path, sync: Duration) -> Result<Self, StartError> {
         let data = |reason| StartError::Data { path: path.into(), reason };
         let folder = Folder::open(path)?;
         let index = rewrite::load(&folder)?;
@@ -577,47 +577,5 @@ mod tests {
                 assert!(value >= n, "{value} < {n}");
             }
         }
-    }
-
-    /// CPU of this process, all threads, in hundredths of a second.
-    fn ticks() -> u64 {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
-        fields.skip(11).take(2).map(|f| f.parse::<u64>().unwrap()).sum()
-    }
-
-    /// The figures of docs/performance.md.
-    #[tokio::test]
-    #[ignore = "a measurement: cargo test --release -p ims-shell --lib what_a_put_costs -- --ignored --nocapture"]
-    async fn what_a_put_costs() {
-        const KEYS: usize = 100_000;
-        let place = Place::new("cost");
-        let mut journal = place.open();
-        let value = Bytes::from(vec![b'x'; 1024]);
-        let change = |n: usize| Change { key: format!("registration/{n:08}"), value: Some(value.clone()) };
-        for first in (0..KEYS).step_by(100) {
-            journal.commit(&(first..first + 100).map(change).collect::<Vec<_>>()).await.unwrap();
-        }
-        for batch in [1, 4, 16, 64] {
-            let (puts, before, started) = (200_000, ticks(), Instant::now());
-            for n in 0..puts / batch {
-                let changes: Vec<_> = (0..batch).map(|i| change((n * batch + i) * 7919 % KEYS)).collect();
-                journal.commit(&changes).await.unwrap();
-            }
-            let (cpu, wall) = ((ticks() - before) * 10_000, started.elapsed().as_micros());
-            let each = |micros: f64| micros / puts as f64;
-            println!("{batch} at once: {:.2} us CPU, {:.2} us wall each", each(cpu as f64), each(wall as f64));
-        }
-        drop(journal);
-        let (before, started) = (ticks(), Instant::now());
-        let mut journal = place.open();
-        let mut restored = 0;
-        while let Ok(portion) = journal.restore().await
-            && !portion.is_empty()
-        {
-            restored += portion.len();
-        }
-        println!("restored {restored}: {} ms CPU, {:?}", (ticks() - before) * 10, started.elapsed());
-        assert_eq!(restored, KEYS);
     }
 }

@@ -1,7 +1,7 @@
 //! What nodes keep across restarts: [`ims_core::Action::Put`] and [`ims_core::Action::Delete`] in,
 //! [`ims_core::Event::Restored`] out.
 //!
-//! [`Keeper`] is what a store has to do, and nothing in it says where the store is: [`journal`] is one in files of this machine, one
+//! [`Keeper`] is what a store has to do, and nothing in it says where the store is: [`Journal`] is one in files of this machine, one
 //! that is shared by several machines would take the same batches and wait for its server.
 
 mod folder;
@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
-pub(crate) use journal::Journal;
+pub use journal::Journal;
 
 /// Entries in one [`ims_core::Event::Restored`].
 pub(crate) const PORTION: usize = 256;
@@ -27,9 +27,9 @@ const RETRY: Duration = Duration::from_secs(1);
 const WAITING_BYTES: usize = 64 << 20;
 
 /// One thing to be kept, or (without a value) to be forgotten.
-pub(crate) struct Change {
-    pub(crate) key: String,
-    pub(crate) value: Option<bytes::Bytes>,
+pub struct Change {
+    pub key: String,
+    pub value: Option<bytes::Bytes>,
 }
 
 impl Change {
@@ -38,15 +38,15 @@ impl Change {
     }
 }
 
-pub(crate) type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeepError>> + Send + 'a>>;
+pub type Work<'a, T> = Pin<Box<dyn Future<Output = Result<T, KeepError>> + Send + 'a>>;
 
 /// Why something is not kept; written for the operator.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct KeepError(pub(crate) String);
+pub struct KeepError(pub String);
 
 /// Where one node's entries live.
-pub(crate) trait Keeper: Send {
+pub trait Keeper: Send {
     /// The next portion of what was kept when the node ended; empty when that was all.
     fn restore(&mut self) -> Work<'_, Vec<Kept>>;
 
