@@ -20,10 +20,11 @@ pub struct Settings {
     pub http: Listen,
     /// Log filter as `tracing` reads it: `info`, `warn,pcscf=debug`.
     pub log: String,
-    /// Worker threads; 0 means one per processor. One is enough for thousands of registrations a second, and handing messages
-    /// from thread to thread costs more CPU than it gains time; the database has a thread of its own.
+    /// Threads that nodes and sockets share: 1 is the thread that the program begins with, more are so many worker threads, 0 is
+    /// one for each processor. One is enough for thousands of registrations a second, and handing messages from thread to thread
+    /// costs more CPU than it gains time. The database and the syncing of what is kept have threads of their own.
     pub threads: usize,
-    /// Wake-ups a second of a process with one thread, beyond which it lets a moment pass and takes several messages at once:
+    /// Wake-ups a second of a process with `threads = 1`, beyond which it lets a moment pass and takes several messages at once:
     /// a wake-up costs as much as a message. It adds at most that moment, 1 s / `wakeups`, to a message; 0 means never.
     pub wakeups: u32,
     /// Kernel receive buffer of each UDP socket, in bytes (without CAP_NET_ADMIN the kernel cuts it to net.core.rmem_max).
@@ -183,6 +184,22 @@ mod tests {
         let secret = |n: &str| (n == "IMSBOX_ADMIN_TOKEN_FILE").then(|| "/run/secrets/token".to_owned());
         let settings = settings.with_variables(secret).unwrap();
         assert_eq!(settings.token_file(), PathBuf::from("/run/secrets/token"));
+    }
+
+    #[test]
+    fn the_shipped_files_say_what_the_defaults_are() {
+        for text in [
+            include_str!("../../../configs/imsbox.toml"),
+            include_str!("../../../configs/pcscf.toml"),
+            include_str!("../../../configs/icscf.toml"),
+            include_str!("../../../configs/scscf.toml"),
+            include_str!("../../../configs/hss.toml"),
+        ] {
+            let file: toml::Table = text.parse().unwrap();
+            let shell = file.get("shell").cloned().unwrap_or(toml::Table::new().into());
+            let shipped: Settings = shell.try_into().unwrap();
+            assert_eq!(format!("{shipped:?}"), format!("{:?}", Settings::default()));
+        }
     }
 
     #[test]
