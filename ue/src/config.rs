@@ -16,13 +16,7 @@ pub struct Key(Zeroizing<Vec<u8>>);
 
 impl Key {
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.is_empty() || !text.len().is_multiple_of(2) {
-            return None;
-        }
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-        let bytes: Option<Vec<u8>> =
-            text.as_bytes().chunks_exact(2).map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect();
-        bytes.map(|b| Self(Zeroizing::new(b)))
+        ims_core::hex::decode(text).filter(|bytes| !bytes.is_empty()).map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
     fn secret<const N: usize>(&self) -> Option<Secret<N>> {

@@ -208,10 +208,6 @@ impl<T> FewSet<T> {
         self.0.first()
     }
 
-    pub fn last(&self) -> Option<&T> {
-        self.0.last()
-    }
-
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.0.iter()
     }
@@ -285,10 +281,7 @@ mod tests {
         assert!(map.is_empty() && !map.contains_key("c") && map.0.capacity() == 0);
 
         let mut set: FewSet<u64> = [7, 5, 7].into_iter().collect();
-        assert_eq!(
-            (set.iter().copied().collect::<Vec<_>>(), set.first(), set.last()),
-            (vec![5, 7], Some(&5), Some(&7))
-        );
+        assert_eq!((set.iter().copied().collect::<Vec<_>>(), set.first()), (vec![5, 7], Some(&5)));
         assert!(set.remove(&7) && !set.remove(&7) && set.contains(&5) && !set.0.spilled());
         set.clear();
         assert_eq!(set.len(), 0);
