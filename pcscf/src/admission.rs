@@ -1,10 +1,10 @@
 //! How many new registrations are let in while the network cannot keep up.
 //!
 //! Three things say that it cannot. Two are measured over short intervals as CoDel does it, by the least that was seen: even the
-//! luckiest event had waited in our inbox longer than `overload.target_wait`, or even the fastest answer of the core took longer
+//! luckiest requests from outside had waited for us, in the kernel and in our inbox, longer than `overload.target_wait`, or even the fastest answer of the core took longer
 //! than `overload.target_answer` (and three times longer than usual). A burst has a lucky member; a standing queue has none. The
 //! third is the core's own word: it asks a part of those that come to it for patience. Then the rate at which new
-//! registrations are let in falls by a tenth in each interval, from what was served at that moment; otherwise it rises, until nothing
+//! registrations are let in falls by a tenth in each interval, from what was served lately; otherwise it rises, until nothing
 //! is refused any more. What is under way is never held up: it is nearly done, and refusing it would waste the work.
 
 use crate::config::Overload;
@@ -28,6 +28,7 @@ const CREEP: f64 = 1.02;
 const PUSHED_BACK: u32 = 20;
 /// Intervals without a refusal after which everybody is let in again.
 const CALM: u32 = 20;
+
 #[derive(Default)]
 pub(crate) struct Admission {
     /// New registrations a second; None: as many as come.
@@ -54,7 +55,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// The oldest of the events that follow waited so long for us.
+    /// The oldest of the requests from outside that follow waited so long for us.
     pub(crate) fn waited(&mut self, wait: Duration, now: Time, settings: &Overload) {
         self.turn(now, settings);
         self.least_wait = Some(self.least_wait.map_or(wait, |least| least.min(wait)));

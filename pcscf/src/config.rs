@@ -181,10 +181,10 @@ pub struct Sources {
 pub struct Overload {
     /// Whether new registrations are limited by what can be served; the limits of `[limits]` hold in any case.
     pub enabled: bool,
-    /// Events may wait so long for this node.
+    /// Requests from outside may wait so long for this node, in the kernel's queue and in ours.
     pub target_wait: Span,
     /// The core may take so long for the answer to a REGISTER: less than core_t1, or requests are repeated. Where it
-    /// always takes longer, three times what is usual counts.
+    /// always takes longer, three times what is usual counts. A core that asks for patience (Retry-After) is overloaded in any case.
     pub target_answer: Span,
     /// How often the rate of new registrations is set anew.
     pub interval: Span,

@@ -1,6 +1,7 @@
 //! What neither std nor socket2 reaches: ICMP errors of an unconnected UDP socket (IP_RECVERR, see ip(7)), buffers beyond the
 //! system's limit (SO_RCVBUFFORCE, see socket(7)), and many datagrams in one call (recvmmsg(2)), each with the time at which the kernel
-//! had it (SO_TIMESTAMPNS). The only unsafe code of the project.
+//! had it (SO_TIMESTAMPNS). Beside
+//! what the allocator needs, the only unsafe code of the programs.
 
 use std::io;
 use std::net::SocketAddr;

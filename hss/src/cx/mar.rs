@@ -123,7 +123,7 @@ mod tests {
         let opened = f.subscription.private_identities[0].unseal(&f.ring).unwrap();
         let mut rng = Rng::from_u64(f.rng.u64());
         let decision = decide(f.view(), request, &scscf(&request.server_name), &opened, &mut rng)?;
-        assert!(decision.change.is_some(), "the SQN is stored before the answer leaves");
+        assert!(decision.change.is_some(), "each answer moves the SQN");
         let answer = f.apply(decision);
         assert_eq!((answer.result, answer.impi), (ResultCode::SUCCESS, Some(f.impi())));
         Ok(answer.items)

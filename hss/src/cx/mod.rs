@@ -21,7 +21,7 @@ pub struct View<'a> {
     pub config: &'a Config,
 }
 
-/// The answer, and the state that must be stored before it leaves.
+/// The answer, and the state that goes with it: stored before it leaves, or behind it ([`crate::Config::write_behind`]).
 #[derive(Clone, Debug)]
 pub struct Decision<A> {
     pub answer: A,

@@ -78,7 +78,7 @@ metrics! {
     INBOX_EVENTS: Gauge "imsbox_inbox_events" ["room"]
         "Events that wait for the node: general is for datagrams and readers of connections, reserved for other nodes in the process";
     INBOX_WAIT: Histogram "imsbox_inbox_wait_seconds" []
-        "How long the oldest event of a batch had waited for the node";
+        "How long the oldest event of a batch had waited for the node, a datagram in the kernel too";
     INBOX_DROPPED: Counter "imsbox_inbox_dropped_total" []
         "Events thrown away because the inbox was full";
     STORE_QUEUE: Gauge "imsbox_store_queue" []
