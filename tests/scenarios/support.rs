@@ -1,6 +1,7 @@
 //! What several scenarios need.
 
 use ims_core::command::Problem;
+use ims_core::config::Span;
 use ims_sip::{Message, Name};
 use ims_tests::{Sent, Verdict};
 use serde_json::Value;
@@ -62,6 +63,51 @@ pub(crate) fn last_header(lab: &ims_tests::Lab, from: &str, to: &str, name: Name
         ims_tests::What::Sip { bytes, .. } => Message::parse(bytes.clone()).ok()?.text(name).map(str::to_owned),
         _ => None,
     })
+}
+
+pub(crate) fn restart_hss(lab: &mut ims_tests::Lab) {
+    let node = hss::Hss::new(lab.config.hss.clone()).unwrap();
+    lab.world.restart(lab.hss, Box::new(node));
+}
+
+pub(crate) fn is_registered_in_hss(lab: &mut ims_tests::Lab) -> bool {
+    lab.subscriber(0)["impus"].to_string().contains("\"registered\"")
+}
+
+/// Somebody is killed, and started again by `restart`, at each step that the world takes until the handset is told: whatever was
+/// lost, the handset gets there, and what it is told is true. `told` looks after the restart, if the handset had been told, and
+/// `end` when all is over.
+pub(crate) fn die_at_any_step_of_a_registration(
+    config: &ims_tests::LabConfig,
+    restart: impl Fn(&mut ims_tests::Lab),
+    told: impl Fn(&mut ims_tests::Lab, &str),
+    end: impl Fn(&mut ims_tests::Lab, &str),
+) {
+    for steps in 0..1000 {
+        let when = format!("after {steps} steps");
+        let mut config = config.clone();
+        config.ue.retry = Some(Span::secs(5));
+        let mut lab = ims_tests::Lab::new(config);
+        let id = lab.world.command(lab.ues[0], "register", Value::Null);
+        for _ in 0..steps {
+            lab.world.step();
+        }
+        let was_told = lab.world.reply(id).is_some_and(|told| told.is_ok());
+        restart(&mut lab);
+        if was_told {
+            told(&mut lab, &when);
+        }
+        lab.world.run_for(Duration::from_secs(200));
+        lab.rest();
+        assert_eq!(lab.ue(0)["state"], "registered", "{when}\n{}", lab.world.ladder());
+        end(&mut lab, &when);
+        assert!(lab.refresh(0).is_ok(), "{when}");
+        if was_told {
+            assert!(steps > 20, "{steps} steps were tried");
+            return;
+        }
+    }
+    panic!("the handset was never told");
 }
 
 /// What the operator is told while this lives: every line of the log of this thread.

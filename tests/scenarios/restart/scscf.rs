@@ -1,8 +1,8 @@
 //! The S-CSCF is killed and started again: what it has acknowledged is still so.
 
-use ims_core::config::Span;
+use crate::support::{die_at_any_step_of_a_registration, is_registered_in_hss, restart_hss};
 use ims_tests::{Lab, LabConfig};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 fn attached(config: LabConfig) -> Lab {
@@ -18,46 +18,13 @@ fn restart_scscf(lab: &mut Lab) {
     lab.world.restart(lab.scscf, Box::new(node));
 }
 
-fn restart_hss(lab: &mut Lab) {
-    let node = hss::Hss::new(lab.config.hss.clone()).unwrap();
-    lab.world.restart(lab.hss, Box::new(node));
-}
-
-fn is_registered_in_hss(lab: &mut Lab) -> bool {
-    lab.subscriber(0)["impus"].to_string().contains("\"registered\"")
-}
-
-/// At each step that the world takes until the handset is told: whatever was lost, the handset gets there, and what it is told
-/// is true.
 #[test]
 fn it_may_die_at_any_step_of_a_registration() {
-    let mut died = 0;
-    for steps in 0..1000 {
-        let mut config = LabConfig::default();
-        config.ue.retry = Some(Span::secs(5));
-        let mut lab = Lab::new(config);
-        let id = lab.world.command(lab.ues[0], "register", Value::Null);
-        for _ in 0..steps {
-            lab.world.step();
-        }
-        let told = lab.world.reply(id);
-        let was_told = told.as_ref().is_some_and(Result::is_ok);
-        restart_scscf(&mut lab);
-        if was_told {
-            assert_eq!(lab.registered_at_scscf(), 1, "after {steps} steps");
-        }
-        lab.world.run_for(Duration::from_secs(200));
-        lab.rest();
-        assert_eq!(lab.ue(0)["state"], "registered", "after {steps} steps\n{}", lab.world.ladder());
-        assert_eq!((lab.registered_at_scscf(), lab.world.kept(lab.scscf)), (1, 1), "after {steps} steps");
-        assert!(is_registered_in_hss(&mut lab), "after {steps} steps");
-        assert!(lab.refresh(0).is_ok(), "after {steps} steps");
-        if was_told {
-            break;
-        }
-        died += 1;
-    }
-    assert!(died > 20, "{died} steps were tried");
+    let told = |lab: &mut Lab, when: &str| assert_eq!(lab.registered_at_scscf(), 1, "{when}");
+    die_at_any_step_of_a_registration(&LabConfig::default(), restart_scscf, told, |lab, when| {
+        assert_eq!((lab.registered_at_scscf(), lab.world.kept(lab.scscf)), (1, 1), "{when}");
+        assert!(is_registered_in_hss(lab), "{when}");
+    });
 }
 
 /// TS 24.229 5.4.1.2.2: a refresh inside the association, and nobody asks for another authentication.

@@ -1,6 +1,6 @@
 //! TS 24.229 5.3.1: registration at the I-CSCF.
 
-use crate::support::cause;
+use crate::support::{cause, restart_hss};
 use ims_tests::{Lab, LabConfig, golden};
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn without_the_hss_nobody_registers_but_everybody_is_told() {
     let answer = lab.register(0);
     assert_eq!(cause(&answer), "status-480", "{answer:?}");
     lab.rest();
-    lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
+    restart_hss(&mut lab);
     lab.world.run_for(Duration::from_secs(60));
     assert!(lab.register(0).is_ok(), "the peers connect again");
     lab.rest();
@@ -55,7 +55,7 @@ fn without_the_hss_nobody_registers_but_everybody_is_told() {
 fn a_hss_without_database_says_so() {
     let mut lab = Lab::new(LabConfig::default());
     lab.world.crash(lab.hss);
-    lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
+    restart_hss(&mut lab);
     lab.world.run_for(Duration::from_secs(60));
     lab.world.set_store_down(lab.hss, true);
     let answer = lab.register(0);

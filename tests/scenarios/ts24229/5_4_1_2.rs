@@ -1,6 +1,6 @@
 //! TS 24.229 5.4.1.2: registration at the S-CSCF.
 
-use crate::support::{cause, statuses_to_handsets};
+use crate::support::{cause, restart_hss, statuses_to_handsets};
 use ims_tests::{Lab, LabConfig, golden};
 use std::time::Duration;
 use ue::Quirk;
@@ -100,7 +100,7 @@ fn the_hss_may_go_away_in_the_middle() {
     lab.rest();
     let answer = lab.world.reply(id).expect("the handset is told");
     assert_eq!(cause(&answer), "status-480", "{answer:?}");
-    lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
+    restart_hss(&mut lab);
     lab.world.run_for(Duration::from_secs(60));
     assert!(lab.register(0).is_ok());
     lab.rest();

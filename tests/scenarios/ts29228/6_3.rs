@@ -1,7 +1,6 @@
 //! TS 29.228 6.3: authentication; what the HSS hands out, it never hands out again.
 
-use crate::support::rewrite;
-use ims_core::config::Span;
+use crate::support::{die_at_any_step_of_a_registration, is_registered_in_hss, restart_hss, rewrite};
 use ims_sip::Name;
 use ims_tests::{Lab, LabConfig, What};
 use std::time::Duration;
@@ -14,7 +13,7 @@ fn sequence_numbers_survive_a_crash() {
         lab.register(0).unwrap();
         lab.deregister(0).unwrap();
         lab.world.crash(lab.hss);
-        lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
+        restart_hss(&mut lab);
         lab.world.run_for(Duration::from_secs(60));
     }
     lab.register(0).unwrap();
@@ -23,42 +22,17 @@ fn sequence_numbers_survive_a_crash() {
     lab.assert_no_faults();
 }
 
-fn restart_hss(lab: &mut Lab) {
-    lab.world.restart(lab.hss, Box::new(hss::Hss::new(lab.config.hss.clone()).unwrap()));
-}
-
-/// At each step that the world takes until the handset is told: what an MAR changed may not be written yet. The handset gets
-/// there, no number comes twice (the invariants watch), the SIM accepts each, and what a SAR was told is so.
+/// What an MAR changed may not be written yet: no number comes twice (the invariants watch), the SIM accepts each, and what a SAR
+/// was told is so.
 #[test]
 fn the_hss_may_die_at_any_step_of_a_registration() {
     for scscfs in [1, 2] {
-        let mut died = 0;
-        for steps in 0..1000 {
-            let mut config = LabConfig { scscfs, ..LabConfig::default() };
-            config.ue.retry = Some(Span::secs(5));
-            let mut lab = Lab::new(config);
-            let id = lab.world.command(lab.ues[0], "register", serde_json::Value::Null);
-            for _ in 0..steps {
-                lab.world.step();
-            }
-            let was_told = lab.world.reply(id).is_some_and(|told| told.is_ok());
-            restart_hss(&mut lab);
-            let registered = |lab: &mut Lab| lab.subscriber(0)["impus"].to_string().contains("\"registered\"");
-            if was_told {
-                assert!(registered(&mut lab), "after {steps} steps");
-            }
-            lab.world.run_for(Duration::from_secs(200));
-            lab.rest();
-            assert_eq!(lab.ue(0)["state"], "registered", "after {steps} steps\n{}", lab.world.ladder());
-            assert_eq!(lab.ue(0)["counters"].get("resynchronisations"), None, "after {steps} steps");
-            assert!(registered(&mut lab), "after {steps} steps");
-            assert!(lab.refresh(0).is_ok(), "after {steps} steps");
-            if was_told {
-                break;
-            }
-            died += 1;
-        }
-        assert!(died > 20, "{died} steps were tried");
+        let config = LabConfig { scscfs, ..LabConfig::default() };
+        let told = |lab: &mut Lab, when: &str| assert!(is_registered_in_hss(lab), "{when}");
+        die_at_any_step_of_a_registration(&config, restart_hss, told, |lab, when| {
+            assert_eq!(lab.ue(0)["counters"].get("resynchronisations"), None, "{when}");
+            assert!(is_registered_in_hss(lab), "{when}");
+        });
     }
 }
 
