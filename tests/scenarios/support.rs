@@ -65,6 +65,15 @@ pub(crate) fn last_header(lab: &ims_tests::Lab, from: &str, to: &str, name: Name
     })
 }
 
+/// A world whose first handset is registered, and nothing else is going on.
+pub(crate) fn attached(config: ims_tests::LabConfig) -> ims_tests::Lab {
+    let mut lab = ims_tests::Lab::new(config);
+    lab.register(0).unwrap();
+    lab.rest();
+    lab.world.trace.clear();
+    lab
+}
+
 pub(crate) fn restart_hss(lab: &mut ims_tests::Lab) {
     let node = hss::Hss::new(lab.config.hss.clone()).unwrap();
     lab.world.restart(lab.hss, Box::new(node));

@@ -1,17 +1,9 @@
 //! The S-CSCF is killed and started again: what it has acknowledged is still so.
 
-use crate::support::{die_at_any_step_of_a_registration, is_registered_in_hss, restart_hss};
+use crate::support::{attached, die_at_any_step_of_a_registration, is_registered_in_hss, restart_hss};
 use ims_tests::{Lab, LabConfig};
 use serde_json::json;
 use std::time::Duration;
-
-fn attached(config: LabConfig) -> Lab {
-    let mut lab = Lab::new(config);
-    lab.register(0).unwrap();
-    lab.rest();
-    lab.world.trace.clear();
-    lab
-}
 
 fn restart_scscf(lab: &mut Lab) {
     let node = scscf::Scscf::new(lab.config.scscf.clone()).unwrap();

@@ -1,16 +1,9 @@
 //! TS 24.229 5.4.1.4: de-registration by the user; 5.4.1.5: by the network.
 
+use crate::support::attached;
 use ims_tests::{Lab, LabConfig, golden};
 use serde_json::json;
 use std::time::Duration;
-
-fn attached(config: LabConfig) -> Lab {
-    let mut lab = Lab::new(config);
-    lab.register(0).unwrap();
-    lab.rest();
-    lab.world.trace.clear();
-    lab
-}
 
 /// Inside the associations nobody asks for another authentication.
 #[test]
