@@ -156,6 +156,12 @@ mod tests {
             "Digest realm=\"a,b\",nonce=\"n==\""
         );
         assert_eq!(gone("Digest realm=\"x\",CK=00,IK = \"11\""), "Digest realm=\"x\"");
+        assert_eq!(
+            gone(
+                "Digest realm=\"D\",nonce=\"bm9uY2U=\", algorithm=AKAv1-MD5,qop=\"auth,auth-int\",ck=\"00\",IK=\"11\""
+            ),
+            "Digest realm=\"D\",nonce=\"bm9uY2U=\",algorithm=AKAv1-MD5,qop=\"auth,auth-int\""
+        );
         assert_eq!(gone("Digest ck=\"1\",ik=\"2\", Digest realm=\"b\",ck=\"3\""), "Digest ,Digest realm=\"b\"");
         assert_eq!(gone("Digest realm=\"a\\\"ck=1,\", ck=\"2\""), "Digest realm=\"a\\\"ck=1,\"");
         assert_eq!(gone("Bearer"), "Bearer");

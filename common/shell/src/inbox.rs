@@ -61,7 +61,7 @@ impl Queued {
     fn came_by_socket(mut self, waited: Duration) -> Self {
         self.since = self.since.checked_sub(waited).unwrap_or(self.since);
         self.is_request_from_outside =
-            matches!(&self.input, Input::Event(Event::Sip(packet)) if !packet.bytes.starts_with(b"SIP/2.0 "));
+            matches!(&self.input, Input::Event(Event::Sip(packet)) if !ims_sip::stream::is_response(&packet.bytes));
         self
     }
 }

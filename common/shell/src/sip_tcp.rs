@@ -8,7 +8,7 @@ use crate::tcp::{self, Limit, Place};
 use crate::world::{NodeIndex, World, lock};
 use bytes::{Bytes, BytesMut};
 use ims_core::{ConnId, Event, Flow, FlowError, Packet, SendTag, Transport};
-use ims_sip::stream::{Frame, Framer};
+use ims_sip::stream::{Frame, Framer, is_response};
 use socket2::SockRef;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -272,7 +272,7 @@ struct Sent(VecDeque<SendTag>);
 
 impl Sent {
     fn note(&mut self, outgoing: &Outgoing) {
-        if outgoing.tag.0 == 0 || outgoing.bytes.starts_with(b"SIP/2.0 ") {
+        if outgoing.tag.0 == 0 || is_response(&outgoing.bytes) {
             return;
         }
         if self.0.len() >= REMEMBERED {

@@ -102,10 +102,15 @@ impl Framer {
     }
 }
 
+/// At a glance, without parsing: whether a message that we or a peer of ours wrote is a response.
+pub fn is_response(message: &[u8]) -> bool {
+    message.starts_with(b"SIP/2.0 ")
+}
+
 /// At a glance, without parsing: whether a message goes on with something that has begun. An answer, a request inside a dialog (its To
 /// has a tag), or one that answers a challenge (its credentials have a nonce).
 pub fn continues(message: &[u8]) -> bool {
-    if message.starts_with(b"SIP/2.0 ") {
+    if is_response(message) {
         return true;
     }
     for line in message.split(|b| *b == b'\n').skip(1) {
@@ -179,6 +184,7 @@ mod tests {
     use super::*;
 
     const ONE: &str = "OPTIONS sip:a SIP/2.0\r\nl : 4\r\n\r\nbody";
+
     #[test]
     fn at_a_glance_what_has_begun_is_told_from_what_begins() {
         let register = |more: &str| {

@@ -85,7 +85,7 @@ impl World {
         if !c.open {
             return c.queued.push(q);
         }
-        if q.tag.0 != 0 && !q.bytes.starts_with(b"SIP/2.0 ") {
+        if q.tag.0 != 0 && !ims_sip::stream::is_response(&q.bytes) {
             let sent = &mut c.sent[side];
             sent.drain(..(sent.len() + 1).saturating_sub(REMEMBERED));
             sent.push((q.tag, q.flow));
