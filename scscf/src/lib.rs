@@ -5,10 +5,12 @@ mod config;
 mod digest;
 mod error;
 mod kept;
+mod own;
 mod profile;
 mod push;
 mod register;
 mod registrar;
+mod session;
 mod vector;
 mod wish;
 
@@ -24,8 +26,9 @@ use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Kept, Node, Problem, Req
 use ims_diameter::DiameterEvent;
 use ims_diameter::cx::{Sar, ServerAssignmentType};
 use ims_diameter::endpoint::{DisconnectCause, RequestFailure};
-use ims_sip::endpoint::ServerTx;
+use ims_sip::endpoint::{ClientTx, ServerTx};
 use ims_sip::{Message, Method, Name, SipEvent};
+use own::Own;
 use register::{Attempt, Given};
 use registrar::Registrar;
 use serde_json::{Value, json};
@@ -56,6 +59,8 @@ pub struct Scscf {
     registrar: Registrar,
     /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
     waiting: BTreeMap<RequestId, Waiting>,
+    /// Requests that we made ourselves, and that are on their way. Those of others are the matter of `session`.
+    own: BTreeMap<ClientTx, Own>,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
     untold: BTreeMap<registrar::Id, (Impi, Impu)>,
     /// How often each kind of refusal happened.
@@ -89,6 +94,7 @@ impl Scscf {
             registrar: Registrar::default(),
             config,
             waiting: BTreeMap::new(),
+            own: BTreeMap::new(),
             untold: BTreeMap::new(),
             refusals: BTreeMap::new(),
             outcomes: Outcomes::default(),
@@ -107,28 +113,48 @@ impl Scscf {
                 self.count("malformed");
                 tracing::info!(%flow, status, reason, "refused a message that is no usable request");
             }
-            // Only REGISTER transactions live here, all of them towards us.
-            SipEvent::Ack { .. }
-            | SipEvent::Cancel { .. }
-            | SipEvent::Response { .. }
-            | SipEvent::Stray { .. }
-            | SipEvent::Failed { .. }
-            | SipEvent::Undelivered { .. } => {}
+            SipEvent::Response { tx, message, .. } => match self.own.contains_key(&tx) {
+                true => self.on_own_response(tx, message, ctx),
+                false => self.on_session_response(tx, message, ctx),
+            },
+            SipEvent::Failed { tx, cause } => match self.own.contains_key(&tx) {
+                true => self.on_own_failed(tx, cause, ctx),
+                false => self.on_session_failed(tx, cause, ctx),
+            },
+            SipEvent::Ack { message, .. } => self.on_ack(message, ctx),
+            SipEvent::Cancel { invite, message, .. } => self.on_cancel(invite, &message, ctx),
+            SipEvent::Stray { message, .. } => self.sip.forward_stray(message, ctx),
+            SipEvent::Undelivered { .. } => {}
         }
     }
 
+    /// Whose business a request is: the registrar's, ours as a user agent, or that of a session.
     fn on_request(&mut self, tx: ServerTx, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         match message.method() {
             Method::Register => self.on_register(tx, message, ctx),
-            Method::Options if self.config.is_me(message.uri()) => {
+            Method::Subscribe if self.is_for_notifier(message) => self.on_subscribe(tx, message, ctx),
+            Method::Options if self.config.is_me(message.uri()) && !message.has(Name::Route) => {
                 let mut answer = Message::response(message, 200, Some(&ctx.rng.token(10)));
                 answer.set(Name::Allow, "REGISTER, OPTIONS");
                 answer.set(Name::Supported, "path");
                 self.sip.respond(tx, answer, ctx);
                 Ok(())
             }
-            other => Err(Refusal::NotYet { method: other.as_str().to_owned() }),
+            _ => self.on_session_request(tx, message, ctx),
         }
+    }
+
+    /// SUBSCRIBE to the registration state of a user of ours (5.4.2.1.1), or within such a subscription: then the
+    /// Request-URI is the Contact that we gave.
+    fn is_for_notifier(&self, message: &Message) -> bool {
+        let event: Option<ims_sip::headers::Event<'_>> = message.first().ok().flatten();
+        event.is_some_and(|e| e.package.eq_ignore_ascii_case("reg"))
+            && (self.config.is_me(message.uri())
+                || Impu::parse(message.uri()).is_ok_and(|impu| self.registrar.of_impu(&impu).next().is_some()))
+    }
+
+    fn on_subscribe(&mut self, _tx: ServerTx, _message: &Message, _ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        Err(Refusal::NotYet { method: "SUBSCRIBE".into() })
     }
 
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
@@ -333,7 +359,7 @@ impl Scscf {
 
     /// No request is on its way; challenges may be open and users registered.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty() && self.sip.is_quiet() && self.cx.is_quiet()
+        self.waiting.is_empty() && self.own.is_empty() && self.sip.is_quiet() && self.cx.is_quiet()
     }
 }
 
@@ -386,6 +412,7 @@ impl Node for Scscf {
             "challenges": self.auth.len(),
             "nonces": self.nonces.len(),
             "waiting": waiting.collect::<Vec<_>>(),
+            "own_requests": self.own.len(),
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),

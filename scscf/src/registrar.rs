@@ -133,7 +133,6 @@ impl Registrar {
     }
 
     /// The registrations of an identity by all the private identities that share it.
-    #[allow(dead_code, reason = "asked when sessions are served")]
     pub(crate) fn of_impu(&self, impu: &Impu) -> impl Iterator<Item = &Registration> {
         self.by_impu.get(impu).into_iter().flatten().filter_map(|id| self.by_id(*id))
     }

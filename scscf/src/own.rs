@@ -1,0 +1,41 @@
+//! Requests that the S-CSCF makes itself, such as NOTIFY and the REGISTER to an application server: what each is for, and what
+//! its answer goes on with. Requests of others on their way through are the matter of [`crate::session`].
+
+use crate::Scscf;
+use ims_core::Ctx;
+use ims_sip::Message;
+use ims_sip::endpoint::{ClientFailure, ClientTx, Destination};
+
+/// What a request of ours is for.
+#[derive(Debug)]
+pub(crate) enum Own {}
+
+impl Scscf {
+    /// Sends a request of ours to its topmost Route, or else to its Request-URI.
+    #[allow(dead_code, reason = "the first request of our own comes with reg-event")]
+    pub(crate) fn send_own(&mut self, message: Message, own: Own, ctx: &mut Ctx<'_>) {
+        let to = Destination::Uri(ims_sip::proxy::next_hop(&message));
+        let tx = self.sip.send_request(message, to, ctx);
+        self.own.insert(tx, own);
+    }
+
+    pub(crate) fn on_own_response(&mut self, tx: ClientTx, response: Message, ctx: &mut Ctx<'_>) {
+        if response.status() < 200 {
+            return;
+        }
+        if let Some(own) = self.own.remove(&tx) {
+            self.on_own_end(own, Ok(response), ctx);
+        }
+    }
+
+    pub(crate) fn on_own_failed(&mut self, tx: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
+        if let Some(own) = self.own.remove(&tx) {
+            self.on_own_end(own, Err(cause), ctx);
+        }
+    }
+
+    /// A request of ours has its final answer, or none will come.
+    fn on_own_end(&mut self, own: Own, _answer: Result<Message, ClientFailure>, _ctx: &mut Ctx<'_>) {
+        match own {}
+    }
+}
