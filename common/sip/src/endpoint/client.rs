@@ -43,6 +43,8 @@ pub(super) struct Request {
     /// An ACK to a 2xx: sent once, without a transaction.
     is_ack: bool,
     cancelled: bool,
+    /// Why it was cancelled: Reason of the CANCEL.
+    reason: Box<str>,
     armed: Option<Time>,
 }
 
@@ -122,6 +124,7 @@ impl Endpoint {
             attempt: None,
             is_ack,
             cancelled: false,
+            reason: Box::default(),
             armed: None,
         };
         let flow = match to {
@@ -275,9 +278,9 @@ impl Endpoint {
         self.settle_attempt(id);
     }
 
-    /// Sends CANCEL for an INVITE client transaction (waits for the first provisional by itself). Nothing happens
-    /// when there is a final answer already.
-    pub fn cancel(&mut self, tx: ClientTx, ctx: &mut Ctx<'_>) {
+    /// Sends CANCEL for an INVITE client transaction (waits for the first provisional by itself), with this Reason
+    /// (RFC 3326) unless it is empty. Nothing happens when there is a final answer already.
+    pub fn cancel(&mut self, tx: ClientTx, reason: &str, ctx: &mut Ctx<'_>) {
         self.wake(ctx);
         let Some(request) = self.requests.get_mut(&tx.0) else {
             return;
@@ -285,7 +288,10 @@ impl Endpoint {
         if request.message.method() != Method::Invite {
             return;
         }
-        request.cancelled = true;
+        if !request.cancelled {
+            request.cancelled = true;
+            request.reason = reason.into();
+        }
         match request.attempt {
             Some(attempt) => self.cancel_attempt(attempt, ctx),
             // Not sent to anyone yet: nothing to cancel, nothing to wait for.
@@ -313,6 +319,10 @@ impl Endpoint {
         attempt.cancel = Some(cancel_id);
         let mut message = same_hop(invite, "CANCEL");
         message.copy(Name::To, invite);
+        let reason = attempt.owner.and_then(|owner| self.requests.get(&owner)).map_or("", |request| &request.reason);
+        if !reason.is_empty() {
+            message.set(Name::Reason, reason);
+        }
         let (flow, leg, branch) = (attempt.flow, attempt.leg, attempt.branch.clone());
         let bytes = message.to_bytes();
         self.settle_attempt(id);

@@ -136,7 +136,7 @@ fn a_cancel_waits_for_a_provisional_answer() {
     let mut lab = Lab::new();
     let tx = lab.send(&text("INVITE", THEIR_VIA, "Route: <sip:s.example;lr>\r\n"), uri(TO_PEER));
     let invite = lab.sent_one();
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     assert!(lab.sent().is_empty());
     assert_eq!(statuses(&lab.answered(&invite, 100)), [100]);
     let cancel = lab.sent_one();
@@ -144,7 +144,7 @@ fn a_cancel_waits_for_a_provisional_answer() {
     assert_eq!(cancel.branch(), invite.branch());
     assert_eq!(cancel.header(Name::Route), "<sip:s.example;lr>");
     assert_eq!((cancel.header(Name::CSeq), cancel.header(Name::To)), ("7 CANCEL".into(), invite.header(Name::To)));
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     assert!(lab.sent().is_empty(), "once is enough");
     lab.pass(500);
     assert_eq!(lab.sent_one().what(), "CANCEL", "repeated like any request");
@@ -160,11 +160,11 @@ fn a_cancel_that_crosses_a_200_leaves_the_200() {
     let tx = lab.send(&text("INVITE", "", ""), uri(TO_PEER));
     let invite = lab.sent_one();
     lab.answered(&invite, 180);
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     let cancel = lab.sent_one();
     assert_eq!(statuses(&lab.answered(&invite, 200)), [200]);
     assert!(lab.answered(&cancel, 481).is_empty());
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     assert!(lab.sent().is_empty(), "nothing is left to cancel");
     lab.assert_quiet_after(32_000);
 }
@@ -175,7 +175,7 @@ fn a_cancelled_invite_that_stays_silent_ends_after_64_t1() {
     let tx = lab.send(&text("INVITE", "", ""), uri(TO_PEER));
     let invite = lab.sent_one();
     lab.answered(&invite, 180);
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     let (_, events) = lab.watch(32_000);
     assert!(matches!(events.as_slice(), [SipEvent::Failed { cause: ClientFailure::Timeout, .. }]), "{events:?}");
     lab.assert_quiet_after(0);

@@ -120,7 +120,7 @@ fn a_cancelled_invite_goes_to_no_further_server() {
     let mut lab = Lab::with(with_hops(&[("home.example", &["udp:127.0.1.1:5060", "udp:127.0.1.2:5060"])]));
     let tx = lab.send(&text("INVITE", "", ""), uri("sip:home.example"));
     let invite = lab.sent_one();
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     let events = lab.failed(&invite, FlowError::Refused);
     assert!(matches!(events.as_slice(), [SipEvent::Failed { .. }]), "{events:?}");
     assert!(lab.sent().is_empty());
@@ -184,7 +184,7 @@ fn a_name_that_does_not_exist_fails_the_request() {
 fn a_request_cancelled_while_dns_is_asked_is_over() {
     let mut lab = Lab::new();
     let tx = lab.send(&text("INVITE", "", ""), uri("sip:d.example:5060"));
-    lab.go(|endpoint, ctx| endpoint.cancel(tx, ctx));
+    lab.go(|endpoint, ctx| endpoint.cancel(tx, "", ctx));
     assert!(matches!(lab.events().as_slice(), [SipEvent::Failed { .. }]));
     lab.assert_quiet_after(0);
 }

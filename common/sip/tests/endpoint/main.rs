@@ -5,5 +5,6 @@ mod hostile;
 mod lab;
 mod locate;
 mod pair;
+mod relay;
 mod server;
 mod server_cancel;
