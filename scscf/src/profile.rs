@@ -6,8 +6,11 @@ use ims_core::{Impi, Impu};
 use ims_diameter::cx::{ChargingInformation, ResultCode, Saa};
 use ims_diameter::endpoint::RequestFailure;
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock, Weak};
+use xml_ifc::trigger::{CompiledCriteria, Compiler};
 use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
 
 /// Identities of one subscription that are kept: more are cut off.
@@ -20,8 +23,24 @@ pub(crate) struct Profile {
     /// In the order of the document.
     pub(crate) identities: Arc<[Identity]>,
     /// The service profiles, for the initial filter criteria. Of their public identities only those that no UE can use for itself.
-    pub(crate) services: Arc<[ServiceProfile]>,
+    pub(crate) services: Arc<ServiceSet>,
     pub(crate) charging: Option<Arc<ChargingInformation>>,
+}
+
+/// The service profiles of one subscription with their criteria made ready.
+#[derive(Default)]
+pub(crate) struct ServiceSet {
+    profiles: Box<[ServiceProfile]>,
+    /// One for each profile, since [`Services::share`].
+    ready: OnceLock<Box<[CompiledCriteria]>>,
+}
+
+/// The criteria of one service profile. Whoever goes through them holds them, whatever becomes of the registration meanwhile.
+#[allow(dead_code, reason = "held by chains of application servers")]
+#[derive(Clone)]
+pub(crate) struct Criteria {
+    services: Arc<ServiceSet>,
+    at: usize,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -80,12 +99,23 @@ impl Profile {
             });
         }
         identities.truncate(MAX_IDENTITIES);
-        Self { identities: identities.into(), services: services.into(), charging }
+        let services = ServiceSet { profiles: services.into(), ready: OnceLock::new() };
+        Self { identities: identities.into(), services: Arc::new(services), charging }
+    }
+
+    /// The criteria that apply to an identity: those of its service profile. Of a profile that went through [`Services::share`].
+    #[allow(dead_code, reason = "asked when sessions are served")]
+    pub(crate) fn criteria(&self, impu: &Impu) -> Criteria {
+        let own = self.identities.iter().find(|i| i.impu == *impu).map(|i| usize::from(i.service));
+        // A service, or an identity that a wildcard stands for.
+        let named = |p: &PublicIdentity| Impu::parse(&p.identity).is_ok_and(|named| named == *impu);
+        let at = own.or_else(|| self.services.profiles.iter().position(|p| p.public_identities.iter().any(named)));
+        Criteria { services: self.services.clone(), at: at.unwrap_or(0) }
     }
 
     /// As the HSS gave it.
     pub(crate) fn subscription(&self, impi: &Impi) -> ImsSubscription {
-        let mut service_profiles = self.services.to_vec();
+        let mut service_profiles = self.services.profiles.to_vec();
         for identity in &*self.identities {
             if let Some(service) = service_profiles.get_mut(usize::from(identity.service)) {
                 service.public_identities.push(identity.described());
@@ -104,11 +134,50 @@ impl Profile {
     }
 }
 
+impl ServiceSet {
+    fn ready(&self) -> &[CompiledCriteria] {
+        debug_assert!(self.ready.get().is_some(), "the profile was not shared");
+        self.make_ready(&mut Compiler::default())
+    }
+
+    fn make_ready(&self, compiler: &mut Compiler) -> &[CompiledCriteria] {
+        self.ready.get_or_init(|| self.profiles.iter().map(|profile| compiler.compile(profile)).collect())
+    }
+}
+
+impl PartialEq for ServiceSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.profiles == other.profiles
+    }
+}
+
+impl fmt::Debug for ServiceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.profiles.fmt(f)
+    }
+}
+
+impl Deref for Criteria {
+    type Target = CompiledCriteria;
+
+    fn deref(&self) -> &CompiledCriteria {
+        static NONE: OnceLock<CompiledCriteria> = OnceLock::new();
+        self.services.ready().get(self.at).unwrap_or_else(|| NONE.get_or_init(CompiledCriteria::default))
+    }
+}
+
+impl fmt::Debug for Criteria {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 /// The service profiles in use, each once.
 #[derive(Default)]
 pub(crate) struct Services {
     hasher: RandomState,
-    known: HashMap<u64, Weak<[ServiceProfile]>>,
+    known: HashMap<u64, Weak<ServiceSet>>,
+    compiler: Compiler,
     /// When what nobody uses any more is looked for.
     sweep_at: usize,
     /// Of the last profile: mostly that of all.
@@ -116,19 +185,20 @@ pub(crate) struct Services {
 }
 
 impl Services {
-    /// Has the profile share what it has in common with others.
+    /// Has the profile share what it has in common with others, and its criteria made ready.
     pub(crate) fn share(&mut self, profile: &mut Profile) {
         match profile.charging == self.charging {
             true => profile.charging.clone_from(&self.charging),
             false => self.charging.clone_from(&profile.charging),
         }
-        let hash = self.hasher.hash_one(&profile.services);
+        let hash = self.hasher.hash_one(&profile.services.profiles);
         let known = self.known.get(&hash).and_then(Weak::upgrade);
         match known {
             Some(known) if known == profile.services => profile.services = known,
             // Two that have one hash are not shared.
-            Some(_) => {}
+            Some(_) => drop(profile.services.make_ready(&mut self.compiler)),
             None => {
+                profile.services.make_ready(&mut self.compiler);
                 if self.known.len() >= self.sweep_at {
                     self.known.retain(|_, services| services.strong_count() > 0);
                     self.sweep_at = 2 * self.known.len() + 64;
@@ -195,6 +265,10 @@ mod tests {
         assert!(
             Arc::ptr_eq(&all[0].services, &all[198].services) && !Arc::ptr_eq(&all[0].services, &all[199].services)
         );
+        let impu = |user: usize| Impu::parse(&format!("sip:{user}@b")).unwrap();
+        let first = |user: usize| all[user].criteria(&impu(user)).get(0).map(|ifc| ifc.priority);
+        assert_eq!((first(0), first(1), first(199)), (Some(0), Some(1), Some(1)));
+        assert!(all[0].criteria(&impu(7)).findings().is_empty());
         all.clear();
         (0..200).for_each(|priority| services.share(&mut of(0, priority)));
         assert!(services.known.len() < 70, "what nobody uses goes: {}", services.known.len());

@@ -120,6 +120,12 @@ impl Registrar {
         self.registrations.len()
     }
 
+    /// Has a profile share what it has in common with those of others, and its criteria made ready: of a user who is not registered.
+    #[allow(dead_code, reason = "asked when sessions are served")]
+    pub(crate) fn share(&mut self, profile: &mut Profile) {
+        self.services.share(profile);
+    }
+
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.expiry.next()
     }
@@ -259,7 +265,7 @@ mod tests {
 
     fn registration(impi: &str, impus: &[&str]) -> Registration {
         let identities = impus.iter().map(|i| Identity::new(Impu::parse(i).unwrap(), false)).collect();
-        let profile = Profile { identities, services: Arc::from([]), charging: None };
+        let profile = Profile { identities, services: Arc::default(), charging: None };
         Registration::new(Impi::parse(impi).unwrap(), Impu::parse(impus[0]).unwrap(), profile, Time::EPOCH)
     }
 

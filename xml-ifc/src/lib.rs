@@ -1,9 +1,11 @@
 //! The Cx User-Data (TS 29.228 Annex B, C, E and F): the service profiles of a subscription with their initial filter
-//! criteria, as types, with a parser that survives whatever an HSS or its operator writes, and a writer that keeps the
-//! element order of the schema in Annex E.
+//! criteria, as types, with a parser that survives whatever an HSS or its operator writes, a writer that keeps the
+//! element order of the schema in Annex E, and what says which criteria a request meets.
 
 mod parse;
 mod profile;
+mod shared;
+pub mod trigger;
 mod write;
 
 pub use parse::{MAX_BYTES, parse};
@@ -11,6 +13,7 @@ pub use profile::{
     ApplicationServer, DefaultHandling, Ifc, ImsSubscription, ProfilePart, PublicIdentity, ServiceProfile, Spt,
     SptKind, TriggerPoint,
 };
+pub use shared::SharedSets;
 pub use write::write;
 
 /// Why a document is not a usable subscription, in words for the operator.

@@ -167,6 +167,19 @@ impl<'a> Uri<'a> {
         self.host
     }
 
+    /// Host and port as written (`hostport` of RFC 3261 25.1); empty for schemes without one.
+    pub fn hostport(&self) -> &'a str {
+        if !self.is_sip() {
+            return "";
+        }
+        let rest = self.text.split_once(':').map_or("", |(_, rest)| rest);
+        let host_on = match self.user {
+            Some(user) => rest.get(user.len()..).and_then(|r| r.split_once('@')).map_or("", |(_, host)| host),
+            None => rest,
+        };
+        host_on.split([';', '?']).next().unwrap_or_default()
+    }
+
     /// The host, when it is an address and no name.
     pub fn host_ip(&self) -> Option<IpAddr> {
         parse_ip(self.host)

@@ -114,7 +114,7 @@ fn find_unquoted(text: &[u8], stop: u8) -> Option<usize> {
 
 /// The values of a comma list, without the blanks around them; the whole value when it is no list.
 #[inline]
-pub(crate) fn split(value: &[u8], is_list: bool) -> impl Iterator<Item = &[u8]> {
+pub fn split(value: &[u8], is_list: bool) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(value);
     std::iter::from_fn(move || {
         let text = rest?;

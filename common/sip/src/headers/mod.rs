@@ -21,7 +21,7 @@ pub use auth::{
 };
 pub use event::{Event, SubscriptionState};
 pub use identity::{HistoryInfo, Privacy};
-pub use list::quote;
+pub use list::{quote, split};
 pub use network::{PAccessNetworkInfo, PChargingFunctionAddresses, PChargingVector, PVisitedNetworkId};
 pub use params::Params;
 pub use security::{SecMechanism, SecurityClient, SecurityServer, SecurityVerify};
