@@ -21,7 +21,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Requests larger than this many bytes go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
     pub udp_limit: usize,
-    /// Addresses that a REGISTER may come from (TS 24.229 5.3.1.2); empty: everyone who can reach us.
+    /// Domains of our users.
+    pub domains: Vec<String>,
+    /// Domains of services, each with the SIP URI of its application server: their requests go there without asking the HSS.
+    pub psi_domains: BTreeMap<String, String>,
+    /// SIP URI of what is asked for numbers that the HSS does not know (a BGCF); absent: they are answered 404.
+    pub transit: Option<String>,
+    /// Addresses of our own network (TS 24.229 4.4). From elsewhere, no REGISTER is taken and no originating request, and
+    /// what only the network may say is taken off; empty: everyone who can reach us is of our network.
     pub trusted: Vec<IpAddr>,
     /// The visited network to tell the HSS when the REGISTER names none.
     pub visited_network: String,
@@ -64,7 +71,7 @@ pub struct Timers {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// REGISTERs on their way at one time.
+    /// Requests on their way at one time, INVITEs until their final answer.
     pub max_pending: usize,
     /// SIP transactions of both sides.
     pub max_transactions: usize,
@@ -77,6 +84,9 @@ impl Default for Config {
             host: format!("icscf.{DOMAIN}"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4060)),
             udp_limit: 1300,
+            domains: vec![DOMAIN.into()],
+            psi_domains: BTreeMap::new(),
+            transit: None,
             trusted: Vec::new(),
             visited_network: DOMAIN.into(),
             scscf: vec![Scscf { name, capabilities: Vec::new() }],
@@ -117,6 +127,10 @@ impl Config {
             let is_sip = Uri::parse(&scscf.name).is_ok_and(|uri| uri.is_sip());
             refuse(!is_sip, "scscf.name: write a SIP URI, such as sip:scscf.ims.example:6060")?;
         }
+        refuse(self.domains.is_empty(), "domains: name the domain of your users")?;
+        let is_sip = |text: &String| Uri::parse(text).is_ok_and(|uri| uri.is_sip());
+        refuse(!self.psi_domains.values().all(is_sip), "psi_domains: write SIP URIs, such as sip:as.ims.example:5080")?;
+        refuse(!self.transit.iter().all(is_sip), "transit: write a SIP URI, such as sip:bgcf.ims.example")?;
         self.diameter.check_asking_hss("I-CSCF").map_err(invalid)?;
         let t = [self.timers.t1, self.timers.t2, self.timers.t4];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
@@ -145,11 +159,22 @@ impl Config {
 
     /// Whether a Request-URI names this very element.
     pub(crate) fn is_me(&self, uri: &str) -> bool {
-        Uri::parse(uri).is_ok_and(|uri| {
-            let port = uri.port().unwrap_or(self.listen.port()) == self.listen.port();
-            let host = uri.host().eq_ignore_ascii_case(&self.host) || uri.host_ip() == Some(self.listen.ip());
-            uri.is_sip() && port && host
-        })
+        Uri::parse(uri).is_ok_and(|uri| self.names_me(&uri))
+    }
+
+    pub(crate) fn names_me(&self, uri: &Uri<'_>) -> bool {
+        let port = uri.port().unwrap_or(self.listen.port()) == self.listen.port();
+        let host = || uri.host().eq_ignore_ascii_case(&self.host) || uri.host_ip() == Some(self.listen.ip());
+        uri.is_sip() && port && host()
+    }
+
+    pub(crate) fn is_ours(&self, domain: &str) -> bool {
+        self.domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain))
+    }
+
+    /// The application server of a domain of services.
+    pub(crate) fn psi_server(&self, domain: &str) -> Option<&str> {
+        self.psi_domains.iter().find(|(of, _)| of.eq_ignore_ascii_case(domain)).map(|(_, server)| server.as_str())
     }
 
     fn static_hops(&self) -> Result<StaticHops, ConfigError> {
@@ -183,6 +208,9 @@ mod tests {
             "scscf = [{ name = 'tel:1' }]",
             "timers.t1 = 0",
             "limits.max_pending = 0",
+            "domains = []",
+            "psi_domains = { 'conference.ims.example' = 'as.ims.example' }",
+            "transit = 'tel:+1'",
             "[next_hops]\n'a' = []",
         ] {
             assert!(parse(text).unwrap().check().is_err(), "{text}");

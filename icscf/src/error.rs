@@ -3,6 +3,7 @@
 use ims_core::Impu;
 use ims_diameter::cx::ResultCode;
 use ims_diameter::endpoint::RequestFailure;
+use ims_sip::Method;
 use ims_sip::endpoint::ClientFailure;
 use std::fmt;
 
@@ -33,22 +34,42 @@ pub enum Refusal {
     ScscfUnavailable { name: String, status: u16 },
     /// As much is on its way as the limit allows.
     Full,
-    /// A method that this release does not carry yet.
-    NotYet { method: String },
+    /// The HSS knows nobody, and no service, of this identity.
+    NoSuchUser { impu: Impu },
+    /// A user who is not registered, and has no services then.
+    NotRegistered { impu: Impu },
+    /// The Request-URI is in a domain that is not one of `domains`.
+    NotOurs { domain: String },
+    /// The Request-URI is of a kind that says nothing about users of ours.
+    UriScheme { uri: String },
+    /// A request within a dialog that names no way on from here.
+    NoDialog,
+    /// The `orig` parameter, from an address that is not in `trusted`.
+    OrigUntrusted(std::net::IpAddr),
+    /// The `orig` parameter, and nobody on whose behalf.
+    NoServedUser,
 }
 
 impl Refusal {
-    /// TS 24.229 5.3.1.3, where it says.
-    pub fn status(&self) -> u16 {
+    /// TS 24.229 5.3.1.3 for a REGISTER and 5.3.2 for all else, where it says. A caller is told whether it is about the
+    /// called user (4xx) or about us (5xx): 480 would sound as if the user were away.
+    pub fn status(&self, method: Method<'_>) -> u16 {
+        let by_method = |register, other| if method == Method::Register { register } else { other };
         match self {
-            Self::Malformed(_) => 400,
+            Self::Malformed(_) | Self::NoServedUser => 400,
             Self::Untrusted(_) | Self::NotAllowed { .. } | Self::NoPrivateIdentity => 403,
-            Self::HssAnswer(_) | Self::HssSilent(_) | Self::HssBusy | Self::ScscfUnavailable { .. } => 480,
+            Self::NotOurs { .. } | Self::OrigUntrusted(_) => 403,
+            Self::NoSuchUser { .. } => 404,
+            Self::UriScheme { .. } => 416,
+            Self::NotRegistered { .. } | Self::ScscfUnavailable { .. } => 480,
+            Self::HssAnswer(_) | Self::HssBusy => by_method(480, 500),
+            Self::HssSilent(_) => by_method(480, 504),
+            Self::NoDialog => 481,
             Self::TooManyHops => 483,
-            Self::NotYet { .. } => 501,
             Self::Full => 503,
             Self::ScscfSilent { .. } => 504,
-            Self::NoCapableScscf { .. } => 600,
+            // Of a call, 600 would say that the user is busy everywhere.
+            Self::NoCapableScscf { .. } => by_method(600, 500),
         }
     }
 
@@ -70,7 +91,13 @@ impl Refusal {
             Self::ScscfSilent { .. } => "scscf-silent",
             Self::ScscfUnavailable { .. } => "scscf-unavailable",
             Self::Full => "full",
-            Self::NotYet { .. } => "not-yet",
+            Self::NoSuchUser { .. } => "no-such-user",
+            Self::NotRegistered { .. } => "not-registered",
+            Self::NotOurs { .. } => "not-ours",
+            Self::UriScheme { .. } => "uri-scheme",
+            Self::NoDialog => "no-dialog",
+            Self::OrigUntrusted(_) => "orig-untrusted",
+            Self::NoServedUser => "no-served-user",
         }
     }
 }
@@ -115,7 +142,7 @@ impl fmt::Display for Refusal {
                     "the HSS does not let {impu:?} register ({result:?}): look whether all its identities are barred"
                 )
             }
-            Self::HssAnswer(what) => write!(f, "the HSS gave an answer to UAR that is of no use: {what}"),
+            Self::HssAnswer(what) => write!(f, "the HSS gave an answer that is of no use: {what}"),
             Self::HssSilent(cause) => {
                 write!(f, "no answer from the HSS ({cause}): check that it runs and that [diameter] peers names it")
             }
@@ -133,7 +160,30 @@ impl fmt::Display for Refusal {
                 write!(f, "{name} answered {status}, and there is no other S-CSCF in [[scscf]] to go to")
             }
             Self::Full => write!(f, "too many requests are on their way: raise limits.max_pending or add an I-CSCF"),
-            Self::NotYet { method } => write!(f, "{method}: sessions: not yet served by this release"),
+            Self::NoSuchUser { impu } => {
+                write!(f, "the HSS knows no user and no service {impu:?}: provision it, or look where it was dialled")
+            }
+            Self::NotRegistered { impu } => {
+                write!(f, "{impu:?} is not registered and has no services for that: nothing to do")
+            }
+            Self::NotOurs { domain } => write!(
+                f,
+                "a request for {domain:?}: add it to `domains` of the I-CSCF if its users are ours, or see who sent it here"
+            ),
+            Self::UriScheme { uri } => {
+                write!(f, "Request-URI {uri:?}: only SIP and tel URIs name users; see why it was routed to the I-CSCF")
+            }
+            Self::NoDialog => {
+                write!(f, "a request within a dialog ends here: an element before or behind us lost its Route headers")
+            }
+            Self::OrigUntrusted(ip) => write!(
+                f,
+                "{ip} wants to originate on a user's behalf: if it is an application server, add it to `trusted`"
+            ),
+            Self::NoServedUser => write!(
+                f,
+                "an application server originates without P-Served-User or P-Asserted-Identity: have it name the user"
+            ),
         }
     }
 }

@@ -5,21 +5,24 @@ mod config;
 mod error;
 mod register;
 mod select;
+mod session;
 
 pub use config::{Config, Limits, Scscf, Timers};
 pub use error::Refusal;
 
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Outcomes, Samples, catalogue};
-use ims_core::time::PerSecond;
+use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::endpoint::DisconnectCause;
 use ims_diameter::message::DiameterError;
-use ims_sip::endpoint::{ClientTx, ServerTx};
+use ims_sip::endpoint::{ClientTx, ServerTx, SipTimers};
+use ims_sip::relay::Relay;
 use ims_sip::{Message, Method, Name, SipEvent};
 use register::Registration;
 use serde_json::{Value, json};
+use session::Session;
 use std::collections::BTreeMap;
 
 /// Refusals in a second that are worth a line of the log; all are counted.
@@ -29,6 +32,10 @@ const REFUSALS_TOLD: u32 = 10;
 const RETRY_LEAST: u64 = 5;
 const RETRY_SPREAD: u64 = 26;
 
+/// What we pass on; other methods too (RFC 3261 16.3).
+const ALLOWED: &str =
+    "REGISTER, INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, SUBSCRIBE, NOTIFY, PUBLISH, REFER";
+
 pub struct Icscf {
     config: Config,
     sip: ims_sip::Endpoint,
@@ -37,6 +44,8 @@ pub struct Icscf {
     waiting: BTreeMap<RequestId, Waiting>,
     /// REGISTERs that an S-CSCF has not answered yet; each ends with its transaction.
     forwarded: BTreeMap<ClientTx, Registration>,
+    /// All other requests, until their final answer.
+    relay: Relay<Session>,
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
     outcomes: Outcomes,
@@ -46,7 +55,9 @@ pub struct Icscf {
 
 /// What an answer of the HSS goes on with.
 enum Waiting {
-    Uaa(Registration),
+    Uaa(Box<Registration>),
+    /// The rest is in the relay, unless the caller gave up.
+    Lia(ServerTx),
 }
 
 impl Icscf {
@@ -55,6 +66,7 @@ impl Icscf {
         Ok(Self {
             sip: ims_sip::Endpoint::new(config.sip_endpoint()?),
             cx: ims_diameter::Endpoint::new(config.diameter.clone()),
+            relay: Relay::new(64 * config.timers.t1.0.max(SipTimers::CORE.t1)),
             config,
             waiting: BTreeMap::new(),
             forwarded: BTreeMap::new(),
@@ -71,14 +83,23 @@ impl Icscf {
                     self.refuse(tx, &message, &refusal, ctx);
                 }
             }
-            SipEvent::Response { tx, message, .. } => self.on_register_response(tx, message, ctx),
-            SipEvent::Failed { tx, cause } => self.on_register_failed(tx, cause, ctx),
+            SipEvent::Response { tx, message, .. } if self.forwarded.contains_key(&tx) => {
+                self.on_register_response(tx, message, ctx);
+            }
+            SipEvent::Response { tx, message, .. } => self.on_session_response(tx, message, ctx),
+            SipEvent::Failed { tx, cause } if self.forwarded.contains_key(&tx) => {
+                self.on_register_failed(tx, cause, ctx);
+            }
+            SipEvent::Failed { tx, cause } => self.on_session_failed(tx, cause, ctx),
             SipEvent::Refused { flow, status, reason } => {
                 self.count("malformed");
                 tracing::info!(%flow, status, reason, "refused a message that is no usable request");
             }
-            // Nothing but REGISTER transactions lives here, and those know neither ACK nor CANCEL.
-            SipEvent::Ack { .. } | SipEvent::Cancel { .. } | SipEvent::Stray { .. } | SipEvent::Undelivered { .. } => {}
+            SipEvent::Ack { message, .. } => self.on_ack(message, ctx),
+            SipEvent::Cancel { invite, message, .. } => self.on_cancel(invite, &message, ctx),
+            // A 2xx that is repeated, or came after all was over (RFC 3261 16.7): the caller acknowledges it.
+            SipEvent::Stray { message, .. } => self.sip.forward_stray(message, ctx),
+            SipEvent::Undelivered { .. } => {}
         }
     }
 
@@ -87,26 +108,28 @@ impl Icscf {
             Method::Register => self.on_register(tx, message, ctx),
             Method::Options if self.config.is_me(message.uri()) => {
                 let mut answer = Message::response(message, 200, Some(&ctx.rng.token(10)));
-                answer.set(Name::Allow, "REGISTER, OPTIONS");
+                answer.set(Name::Allow, ALLOWED);
                 self.sip.respond(tx, answer, ctx);
                 Ok(())
             }
-            other => Err(Refusal::NotYet { method: other.as_str().to_owned() }),
+            _ => self.on_session(tx, message, ctx),
         }
     }
 
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
         match event {
             DiameterEvent::Answer { id, message } => match self.waiting.remove(&id) {
-                Some(Waiting::Uaa(registration)) => self.on_uaa(registration, &message, ctx),
+                Some(Waiting::Uaa(registration)) => self.on_uaa(*registration, &message, ctx),
+                Some(Waiting::Lia(tx)) => self.on_lia(tx, &message, ctx),
                 None => tracing::debug!(?id, "an answer that nobody waits for"),
             },
-            DiameterEvent::Failed { id, cause } => {
-                if let Some(Waiting::Uaa(registration)) = self.waiting.remove(&id) {
-                    let refusal = Refusal::HssSilent(cause);
-                    self.refuse(registration.tx, &registration.message, &refusal, ctx);
+            DiameterEvent::Failed { id, cause } => match self.waiting.remove(&id) {
+                Some(Waiting::Uaa(registration)) => {
+                    self.refuse(registration.tx, &registration.message, &Refusal::HssSilent(cause), ctx);
                 }
-            }
+                Some(Waiting::Lia(tx)) => self.give_up(tx, &Refusal::HssSilent(cause), ctx),
+                None => {}
+            },
             // Cx has no request towards an I-CSCF; without an answer the peer would wait, so it gets one.
             DiameterEvent::Request { token, message } => {
                 self.count("diameter-request");
@@ -122,7 +145,8 @@ impl Icscf {
     /// The one place where a request is refused: answered, counted, logged.
     fn refuse(&mut self, tx: ServerTx, request: &Message, refusal: &Refusal, ctx: &mut Ctx<'_>) {
         self.count(refusal.name());
-        let (method, status, name) = (request.method(), refusal.status(), refusal.name());
+        let (method, name) = (request.method(), refusal.name());
+        let status = refusal.status(method);
         if method == Method::Register {
             self.outcomes.refused(name);
         }
@@ -130,7 +154,7 @@ impl Icscf {
             true => tracing::warn!(%method, status, refusal = name, "{refusal}"),
             false => tracing::debug!(%method, status, refusal = name, "{refusal}"),
         }
-        let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
+        let mut answer = Message::response(request, status, Some(&ctx.rng.token(10)));
         if refusal.passes() {
             answer.set(Name::RetryAfter, RETRY_LEAST + ctx.rng.below(RETRY_SPREAD));
         }
@@ -162,9 +186,18 @@ impl Icscf {
         }
     }
 
-    /// No REGISTER is on its way.
+    /// Requests that wait for the HSS or for another element.
+    fn in_progress(&self) -> usize {
+        self.waiting.len() + self.forwarded.len() + self.relay.len()
+    }
+
+    /// Nothing is on its way.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty() && self.forwarded.is_empty() && self.sip.is_quiet() && self.cx.is_quiet()
+        self.waiting.is_empty()
+            && self.forwarded.is_empty()
+            && self.relay.is_quiet()
+            && self.sip.is_quiet()
+            && self.cx.is_quiet()
     }
 }
 
@@ -183,6 +216,7 @@ impl Node for Icscf {
             }
             Event::Command(command) => self.on_command(command, ctx),
             Event::Timeout => {
+                self.relay.on_timeout(ctx.now);
                 self.sip.on_timeout(ctx);
                 self.cx.on_timeout(ctx);
             }
@@ -197,17 +231,21 @@ impl Node for Icscf {
     }
 
     fn deadline(&self) -> Option<Time> {
-        ims_core::time::earliest(self.sip.deadline(), self.cx.deadline())
+        earliest(earliest(self.sip.deadline(), self.cx.deadline()), self.relay.deadline())
     }
 
     fn snapshot(&self) -> Value {
-        let waiting = self.waiting.values().map(|Waiting::Uaa(r)| json!({"uaa": format!("{:?}", r.impu)}));
+        let waiting = self.waiting.values().map(|waiting| match waiting {
+            Waiting::Uaa(r) => json!({"uaa": format!("{:?}", r.impu)}),
+            Waiting::Lia(tx) => json!({"lia": tx.0}),
+        });
         let forwarded =
             self.forwarded.values().map(|r| json!({"register": format!("{:?}", r.impu), "at": r.tried.last()}));
         json!({
             "role": "icscf",
             "waiting": waiting.take(100).collect::<Vec<_>>(),
             "forwarded": forwarded.take(100).collect::<Vec<_>>(),
+            "relay": self.relay.len(),
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),
@@ -219,6 +257,6 @@ impl Node for Icscf {
         self.cx.metrics(out);
         self.outcomes.metrics(out);
         out.counts(&catalogue::REFUSALS, &self.refusals);
-        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.forwarded.len());
+        out.size(&catalogue::IN_PROGRESS, &[], self.in_progress());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) struct Registration {
 
 impl Icscf {
     pub(crate) fn on_register(&mut self, tx: ServerTx, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        if self.waiting.len() + self.forwarded.len() >= self.config.limits.max_pending {
+        if self.in_progress() >= self.config.limits.max_pending {
             return Err(Refusal::Full);
         }
         self.check_source(message)?;
@@ -45,7 +45,7 @@ impl Icscf {
     }
 
     /// 5.3.1.2: a REGISTER from outside the trust domain is forbidden. `received` is the address it came from.
-    fn check_source(&self, message: &Message) -> Result<(), Refusal> {
+    pub(crate) fn check_source(&self, message: &Message) -> Result<(), Refusal> {
         if self.config.trusted.is_empty() {
             return Ok(());
         }
@@ -67,7 +67,7 @@ impl Icscf {
             emergency: registration.is_emergency,
         };
         let id = self.cx.send_request(uar.to_message(), &self.config.hss(), ctx);
-        self.waiting.insert(id, Waiting::Uaa(registration));
+        self.waiting.insert(id, Waiting::Uaa(Box::new(registration)));
     }
 
     pub(crate) fn on_uaa(&mut self, registration: Registration, answer: &ims_diameter::Message, ctx: &mut Ctx<'_>) {

@@ -220,6 +220,7 @@ impl Derived<'_> {
         let scscf = table! { "name" => format!("sip:scscf.{}:6060", self.domain) };
         table! {
             "host" => format!("icscf.{}", self.domain),
+            "domains" => vec![self.domain],
             "listen" => self.at(4060),
             "udp_limit" => LOOPBACK_MTU,
             "visited_network" => self.domain,

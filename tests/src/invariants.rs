@@ -129,7 +129,7 @@ pub(crate) fn quiet(snapshot: &Value) -> bool {
         Value::Object(map) => map.values().filter_map(Value::as_u64).sum(),
         _ => 0,
     };
-    let own = count(&snapshot["waiting"]) + count(&snapshot["forwarded"]);
+    let own = count(&snapshot["waiting"]) + count(&snapshot["forwarded"]) + count(&snapshot["relay"]);
     let sip = count(&snapshot["sip"]["transactions"]);
     let diameter = count(&snapshot["diameter"]["in_flight"]) + count(&snapshot["diameter"]["serving"]);
     own + sip + diameter == 0
