@@ -364,6 +364,10 @@ impl Pcscf {
         let old: Vec<RegId> = self.contacts.of_impi(impi).filter(gives_way).map(|(id, _)| id).collect();
         for id in old {
             info!(impi = ?impi, "an earlier registration of this UE gives way");
+            // Still the same UE: it may have lost its SAs in the middle of a call, and not the call.
+            if let Some(token) = self.contacts.by_id(id).filter(|r| r.ue == ue).map(|r| r.token.clone()) {
+                self.dialogs.inherit(id, &token, by);
+            }
             if let Some(registration) = self.contacts.by_id_mut(id) {
                 registration.bindings.clear();
             }
@@ -381,6 +385,7 @@ impl Pcscf {
         }
         self.timers.clear(&Timer::Registration(id));
         let sets: Vec<SetId> = registration.sets().collect();
+        self.contacts.end(id);
         if sets.is_empty() {
             self.contacts.remove(id);
         }
@@ -406,6 +411,7 @@ impl Pcscf {
                 Timer::Set(set) => self.remove_set(set, ctx),
                 Timer::Registration(id) => self.expire_bindings(id, ctx),
                 Timer::Waiting(id) => self.on_kernel_silent(id, ctx),
+                Timer::Session(leg) => self.on_session_expired(leg),
                 Timer::Audit => {
                     if self.sets.len() > 0 {
                         self.audit(ctx);
@@ -425,13 +431,14 @@ impl Pcscf {
         }
         info!(impi = ?registration.impi, "registration expired");
         self.measured.outcomes.count("expired");
-        if !registration.is_protected() {
+        let (is_protected, sets) = (registration.is_protected(), registration.sets().collect::<Vec<SetId>>());
+        self.contacts.end(id);
+        if !is_protected {
             self.contacts.remove(id);
             return;
         }
         // The sets may have been granted more by an earlier registration; nothing but the margin is needed now.
         let until = ctx.now + self.config.timers.sa_margin.0;
-        let sets: Vec<SetId> = registration.sets().collect();
         for set in sets {
             if let Some(held) = self.sets.by_id_mut(set).filter(|h| h.state == State::Active) {
                 held.until = held.until.min(until);

@@ -23,6 +23,13 @@ pub struct Config {
     pub home_domains: Vec<String>,
     /// Whether P-Access-Network-Info of a UE is passed on to the core; what only a network may write never is.
     pub trust_access_network_info: bool,
+    /// The access network as P-Access-Network-Info names it, such as "3GPP-E-UTRAN-FDD": written, as provided by the network,
+    /// where a UE says nothing. Empty: nothing is written.
+    pub access_network: String,
+    /// Whether a UE that is called decides by P-Early-Media what is heard before it answers (RFC 5009).
+    pub trust_early_media: bool,
+    /// What becomes of a request whose Route is not the Service-Route of its UE, or not the route of its dialog.
+    pub route_mismatch: RoutePolicy,
     /// Whether registrations and their SAs outlast this process. What is written has no keys: those stay in the kernel,
     /// with the SAs, which end with the registration at the latest. Otherwise the end of the process ends them all.
     pub keep_registrations: bool,
@@ -42,6 +49,16 @@ pub struct Config {
     pub overload: Overload,
 }
 
+/// TS 24.229 5.2.6.3.3 lets a P-CSCF do either.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoutePolicy {
+    /// The right one takes its place.
+    Replace,
+    /// 400.
+    Refuse,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gm {
@@ -53,6 +70,8 @@ pub struct Gm {
     pub protected_server_port: u16,
     /// port_pc: where protected requests to UEs leave from; another one at each re-authentication. "FIRST-LAST".
     pub protected_client_ports: PortRange,
+    /// What a packet to a handset may have in bytes. Requests that ESP would make larger go by TCP, within the same SA set.
+    pub path_mtu: usize,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -128,6 +147,8 @@ pub struct TimersConfig {
     pub kernel_answer: Span,
     /// How often the SAs of the kernel are compared with ours, and their counters read.
     pub sa_audit: Span,
+    /// A session without a session timer (RFC 4028) is watched for so long; one with it, until that ends.
+    pub longest_session: Span,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -145,6 +166,8 @@ pub struct Limits {
     pub max_unprotected_size: usize,
     /// Public identities that one UE may register one by one over one SA set.
     pub max_identities: usize,
+    /// Sessions of UEs here, ringing or answered; a call between two of them is two.
+    pub max_sessions: usize,
     /// SIP transactions of both sides.
     pub max_transactions: usize,
 }
@@ -217,6 +240,9 @@ impl Default for Config {
             visited_network: DOMAIN.into(),
             home_domains: Vec::new(),
             trust_access_network_info: true,
+            access_network: String::new(),
+            trust_early_media: false,
+            route_mismatch: RoutePolicy::Replace,
             keep_registrations: true,
             gm: Gm::default(),
             mw: Mw::default(),
@@ -237,6 +263,7 @@ impl Default for Gm {
             port: 5060,
             protected_server_port: 6100,
             protected_client_ports: PortRange(6101..=6108),
+            path_mtu: 1500,
         }
     }
 }
@@ -279,6 +306,7 @@ impl Default for TimersConfig {
             sa_linger: Span::secs(128),
             kernel_answer: Span::secs(5),
             sa_audit: Span::secs(60),
+            longest_session: Span::secs(24 * 3600),
         }
     }
 }
@@ -291,6 +319,7 @@ impl Default for Limits {
             max_attempts_per_address: 5_000,
             max_unprotected_size: 8192,
             max_identities: 16,
+            max_sessions: 100_000,
             max_transactions: 100_000,
         }
     }
@@ -420,6 +449,9 @@ impl Config {
         let t = &self.timers;
         let spans =
             [t.ue_t1, t.ue_t2, t.ue_t4, t.core_t1, t.core_t2, t.core_t4, t.await_auth, t.kernel_answer, t.sa_audit];
+        refuse(t.longest_session.0.is_zero(), "timers.longest_session: some hours")?;
+        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+        refuse(!self.access_network.bytes().all(word), "access_network: write one word, such as 3GPP-E-UTRAN-FDD")?;
         refuse(spans.iter().any(|s| s.0.is_zero()), "timers: only sa_margin and sa_linger may be zero")?;
         let l = &self.limits;
         let limits = [
@@ -428,6 +460,7 @@ impl Config {
             l.max_attempts_per_address,
             l.max_unprotected_size,
             l.max_identities,
+            l.max_sessions,
             l.max_transactions,
         ];
         refuse(limits.contains(&0), "limits: none may be zero")?;
@@ -470,6 +503,14 @@ impl Config {
 }
 
 impl Gm {
+    /// Requests to a handset larger than this go by TCP. 200 bytes are for an answer that is larger than its request (RFC 3261
+    /// 18.1.1); ESP adds SPI, sequence number, IV, padding and ICV (RFC 4303 2).
+    pub(crate) fn udp_limit(&self) -> usize {
+        const ANSWER: usize = 200;
+        const ESP: usize = 4 + 4 + 16 + 16 + 2 + 16;
+        self.path_mtu.saturating_sub(ANSWER + ESP)
+    }
+
     /// port_ps, then every port_pc.
     pub fn protected_ports(&self) -> impl Iterator<Item = u16> + use<> {
         std::iter::once(self.protected_server_port).chain(self.protected_client_ports.0.clone())
@@ -478,6 +519,7 @@ impl Gm {
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
         refuse(self.addresses.is_empty(), "gm.addresses: name at least one address that handsets reach")?;
+        refuse(self.path_mtu < 576, "gm.path_mtu: at least 576")?;
         refuse(
             self.addresses.iter().any(IpAddr::is_unspecified),
             "gm.addresses: 0.0.0.0 and :: do not work with IPsec; name the addresses of this machine",

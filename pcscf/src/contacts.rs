@@ -113,6 +113,8 @@ pub(crate) struct Contacts {
     /// Those that the current event may have changed, and those of which something is kept and that are gone.
     changed: BTreeSet<RegId>,
     gone: Vec<RegId>,
+    /// Registrations that ended, whose sessions have to end.
+    ended: Vec<RegId>,
 }
 
 impl Contacts {
@@ -142,6 +144,7 @@ impl Contacts {
 
     pub(crate) fn remove(&mut self, id: RegId) -> Option<Registration> {
         let gone = self.registrations.remove(&id)?;
+        self.ended.push(id);
         if gone.kept.is_some() {
             self.gone.push(id);
         }
@@ -244,6 +247,16 @@ impl Contacts {
         }
     }
 
+    /// No binding of it is left, though SA sets may linger.
+    pub(crate) fn end(&mut self, id: RegId) {
+        self.ended.push(id);
+    }
+
+    /// What ended since this was asked last.
+    pub(crate) fn take_ended(&mut self) -> Vec<RegId> {
+        std::mem::take(&mut self.ended)
+    }
+
     pub(crate) fn registered(&self) -> usize {
         self.registrations.values().filter(|r| r.is_registered()).count()
     }
@@ -255,6 +268,12 @@ impl Contacts {
     /// Unprotected registrations from an address and port.
     pub(crate) fn by_clear_remote(&self, remote: SocketAddr) -> impl Iterator<Item = RegId> {
         self.by_clear_remote.get(&remote).into_iter().flatten().copied()
+    }
+
+    /// Those without protection at an address, at whatever port.
+    pub(crate) fn in_clear_at(&self, ue: IpAddr) -> impl Iterator<Item = RegId> {
+        let ports = SocketAddr::new(ue, 0)..=SocketAddr::new(ue, u16::MAX);
+        self.by_clear_remote.range(ports).flat_map(|(_, ids)| ids).copied()
     }
 
     pub(crate) fn of_impi(&self, impi: &Impi) -> impl Iterator<Item = (RegId, &Registration)> {

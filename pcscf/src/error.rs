@@ -16,12 +16,22 @@ pub enum Refusal {
     DomainNotServed(String),
     /// Something other than REGISTER from a UE that is not registered.
     RegisterFirst { method: String },
-    /// Something that this release does not carry yet.
-    NotYet { method: String },
+    /// The S-CSCF gave the UE no Service-Route: nobody knows where its requests go.
+    NoServiceRoute,
+    /// The UE takes another way than its Service-Route or its dialog, and the policy is to refuse that.
+    RouteMismatch,
+    /// A request of a UE within a dialog that is not known here, on a way that does not lead to its S-CSCF.
+    NoSuchDialog { method: String },
     /// A REGISTER that came from the side of the core.
     RegisterFromCore,
-    /// A request from the core for a UE that is not, or no longer, registered here.
+    /// A request from the core that names no UE of ours.
     NoSuchUe,
+    /// A request from the core for a UE that is no longer registered here.
+    UeGone { in_dialog: bool },
+    /// The UE is registered, but no SA set or connection leads to it any more.
+    NoWayToUe,
+    /// The UE did not answer.
+    UeSilent,
     /// The policy requires sec-agree, and the UE does not know it.
     SecAgreeRequired,
     /// The UE requires sec-agree, but offers no mechanism.
@@ -63,7 +73,7 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
-            Self::Malformed(_) => 400,
+            Self::Malformed(_) | Self::RouteMismatch => 400,
             Self::DomainNotServed(_)
             | Self::RegisterFirst { .. }
             | Self::RegisterFromCore
@@ -71,6 +81,9 @@ impl Refusal {
             | Self::AnsweredInClear
             | Self::TooManyIdentities => 403,
             Self::NoSuchUe => 404,
+            Self::UeSilent => 408,
+            Self::UeGone { in_dialog: false } => 480,
+            Self::UeGone { in_dialog: true } | Self::NoSuchDialog { .. } => 481,
             Self::SecAgreeRequired => 421,
             Self::TooManyHops => 483,
             Self::NoOffer
@@ -78,10 +91,11 @@ impl Refusal {
             | Self::UnusableOffer
             | Self::VerifyMismatch
             | Self::ClientMismatch => 494,
+            // TS 24.229 5.2.6.4.3 for a UE that cannot be reached.
+            Self::NoServiceRoute | Self::NoWayToUe => 500,
             Self::NoKeys | Self::KernelSilent | Self::NoFreePort | Self::Superseded => 500,
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => 503,
             Self::Kernel(_) => 500,
-            Self::NotYet { .. } => 501,
             Self::CoreAnswer(_) => 502,
             Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => 503,
             Self::Core(_) => 504,
@@ -95,9 +109,14 @@ impl Refusal {
             Self::TooManyHops => "too-many-hops",
             Self::DomainNotServed(_) => "domain-not-served",
             Self::RegisterFirst { .. } => "register-first",
-            Self::NotYet { .. } => "not-yet",
+            Self::NoServiceRoute => "no-service-route",
+            Self::RouteMismatch => "route-mismatch",
+            Self::NoSuchDialog { .. } => "no-such-dialog",
             Self::RegisterFromCore => "register-from-core",
             Self::NoSuchUe => "no-such-ue",
+            Self::UeGone { .. } => "ue-gone",
+            Self::NoWayToUe => "no-way-to-ue",
+            Self::UeSilent => "ue-silent",
             Self::SecAgreeRequired => "sec-agree-required",
             Self::NoOffer => "no-offer",
             Self::NoCommonSuite { .. } => "no-common-suite",
@@ -136,13 +155,17 @@ impl Refusal {
             Self::RegisterFromCore | Self::OtherIdentity { .. } | Self::TooManyIdentities => "Forbidden",
             Self::AnsweredInClear => "Use The Security Association",
             Self::NoSuchUe => "Not Found",
+            Self::RouteMismatch => "Route Does Not Match",
+            Self::UeGone { in_dialog: true } | Self::NoSuchDialog { .. } => "Call/Transaction Does Not Exist",
+            Self::UeGone { in_dialog: false } => "Temporarily Unavailable",
+            Self::UeSilent => "Request Timeout",
+            Self::NoServiceRoute | Self::NoWayToUe => "Server Internal Error",
             Self::SecAgreeRequired => "Extension Required",
             Self::NoOffer
             | Self::NoCommonSuite { .. }
             | Self::UnusableOffer
             | Self::VerifyMismatch
             | Self::ClientMismatch => "Security Agreement Required",
-            Self::NotYet { .. } => "Not Implemented",
             Self::CoreAnswer(_) => "Bad Gateway",
             Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => "Service Unavailable",
@@ -163,9 +186,22 @@ impl fmt::Display for Refusal {
                 write!(f, "the UE registers with {domain}: add it to home_domains if it should be served here")
             }
             Self::RegisterFirst { method } => write!(f, "{method} from a UE that is not registered here"),
-            Self::NotYet { method } => write!(f, "{method} is not carried yet: this release registers only"),
+            Self::NoServiceRoute => {
+                f.write_str("the S-CSCF gave no Service-Route with its 200: nobody knows where requests of this UE go")
+            }
+            Self::RouteMismatch => f.write_str(
+                "the UE does not follow the route that it was given: route_mismatch = \"replace\" puts it right instead",
+            ),
+            Self::NoSuchDialog { method } => {
+                write!(f, "{method} of a UE within a dialog that is not known here and does not lead to its S-CSCF")
+            }
             Self::RegisterFromCore => f.write_str("a REGISTER came from the core: its next hop should be the I-CSCF"),
-            Self::NoSuchUe => f.write_str("the core sent a request for a UE that is not registered here any more"),
+            Self::NoSuchUe => f.write_str("the core sent a request that names no UE of ours: look at its Route"),
+            Self::UeGone { .. } => f.write_str("the core sent a request for a UE that is not registered here any more"),
+            Self::NoWayToUe => f.write_str(
+                "a UE is registered but cannot be reached: its SAs or its connection are gone; it has to register again",
+            ),
+            Self::UeSilent => f.write_str("a UE did not answer a request: out of coverage, or its SAs are gone on its side"),
             Self::SecAgreeRequired => f.write_str(
                 "the UE does not offer IPsec: set security.policy = \"allow\" if it may register without, \
                      or write a rule for it in security.rules",
@@ -188,7 +224,7 @@ impl fmt::Display for Refusal {
             Self::OtherIdentity { sa, named } => write!(f, "the SA belongs to {sa:?} but the REGISTER names {named:?}"),
             Self::AnsweredInClear => f.write_str("the UE answered the challenge beside the SA that it was given"),
             Self::TooManyIdentities => f.write_str("the UE registers more identities than limits.max_identities"),
-            Self::Full(limit) => write!(f, "limits.{limit} is reached: raise it, or look who sends so many REGISTERs"),
+            Self::Full(limit) => write!(f, "limits.{limit} is reached: raise it, or look who sends so many requests"),
             Self::Core(ClientFailure::Timeout) => {
                 f.write_str("the core did not answer: is the I-CSCF of next_hops running?")
             }

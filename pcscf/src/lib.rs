@@ -7,17 +7,23 @@
 mod admission;
 mod agreement;
 mod auth_params;
+mod border;
 mod charging;
 pub mod config;
 mod contacts;
+mod dialogs;
 pub mod error;
 mod gate;
+mod identity;
 mod kept;
 mod measure;
 mod register;
+mod release;
 mod rewritten;
+mod routes;
 mod sa;
 mod sec_agree;
+mod session;
 mod sources;
 mod watch;
 
@@ -27,18 +33,20 @@ pub use error::Refusal;
 use crate::admission::Admission;
 use crate::agreement::Waiting;
 use crate::contacts::{Access, Contacts, RegId, Registration};
+use crate::dialogs::{Dialogs, LegId};
 use crate::kept::Restored;
 use crate::measure::Measured;
 use crate::register::{Inbound, OnTheWay};
 use crate::rewritten::Rewritten;
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
+use crate::session::Passing;
 use crate::sources::Sources;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::{PerSecond, earliest};
 use ims_core::{Action, Command, Ctx, Event, Flow, Node, Packet, Problem, RequestId, Time, Timers, Transport};
 use ims_sip::endpoint::{EndpointConfig, LocateConfig, SipEvent, SipTimers};
-use ims_sip::{Endpoint, Message, Method, Name};
+use ims_sip::{Endpoint, Message, Method, Name, Relay};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -63,6 +71,10 @@ pub struct Pcscf {
     sets: SaTable,
     /// REGISTERs on their way through the core.
     forwarded: OnTheWay,
+    /// Everything else that is on its way.
+    relay: Relay<Passing>,
+    /// The sessions of UEs here.
+    dialogs: Dialogs,
     /// What the kernel was asked.
     waiting: BTreeMap<RequestId, Waiting>,
     timers: Timers<Timer>,
@@ -102,6 +114,8 @@ enum Timer {
     Waiting(RequestId),
     /// The kernel's table is compared with ours.
     Audit,
+    /// A session has been silent for too long.
+    Session(LegId),
 }
 
 /// How anything leaves to a UE: the flow, and what Via says.
@@ -123,8 +137,10 @@ impl Pcscf {
             udp_limit: config.mw.udp_limit,
             hops: config.static_hops()?,
             max_transactions: config.limits.max_transactions,
-            server_location: LocateConfig::default(),
+            server_location: LocateConfig { ue_udp_limit: config.gm.udp_limit(), ..LocateConfig::default() },
         });
+        // A 2xx of the slower side may still be repeated (RFC 6026).
+        let relay_linger = t.ue_t1.0.max(t.core_t1.0) * 64;
         let ports =
             Ports { server: config.gm.protected_server_port, client: config.gm.protected_client_ports.0.clone() };
         Ok(Self {
@@ -134,6 +150,8 @@ impl Pcscf {
             contacts: Contacts::default(),
             sets: SaTable::default(),
             forwarded: OnTheWay::default(),
+            relay: Relay::new(relay_linger),
+            dialogs: Dialogs::default(),
             waiting: BTreeMap::new(),
             timers: Timers::default(),
             refusals: BTreeMap::new(),
@@ -181,12 +199,25 @@ impl Pcscf {
                     let set = self.config.is_protected(flow.local).then(|| self.sets.live(flow.remote, flow.local));
                     self.on_request(Inbound { tx, flow, set: set.flatten() }, &message, ctx);
                 }
+                SipEvent::Response { tx, message, flow } if self.relay.server_of(tx).is_some() => {
+                    self.on_relay_response(tx, message, flow.transport, ctx);
+                }
                 SipEvent::Response { tx, message, .. } => self.on_response(tx, message, ctx),
+                SipEvent::Failed { tx, cause } if self.relay.server_of(tx).is_some() => {
+                    let relayed = self.relay.on_failed(tx, cause, ctx);
+                    self.on_relayed(relayed, ctx);
+                }
                 SipEvent::Failed { tx, cause } => self.on_failed(tx, cause, ctx),
-                // No session passes here yet: nothing that an ACK, a CANCEL or a late answer could belong to.
-                SipEvent::Ack { .. } | SipEvent::Cancel { .. } => {}
+                SipEvent::Ack { message, flow } => self.on_ack(&message, flow, ctx),
+                SipEvent::Cancel { invite, message, .. } => {
+                    let relayed = self.relay.on_cancel(invite, &message, &mut self.sip, ctx);
+                    self.on_relayed(relayed, ctx);
+                }
                 SipEvent::Stray { .. } => self.count("stray-response"),
-                SipEvent::Undelivered { .. } => self.count("undelivered"),
+                SipEvent::Undelivered { tx, .. } => {
+                    self.count("undelivered");
+                    self.on_undelivered(tx, ctx);
+                }
                 SipEvent::Refused { flow, status, reason } => {
                     self.count("sip-refused");
                     debug!(from = %flow.remote, status, reason, "message refused");
@@ -207,48 +238,9 @@ impl Pcscf {
         }
     }
 
-    /// Anything but REGISTER from a UE: only from a registered one (TS 24.229 5.2.6.3).
-    fn on_ue_request(
-        &mut self,
-        from: Inbound,
-        method: Method<'_>,
-        message: &Message,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<(), Refusal> {
-        let registered = match from.set.and_then(|id| self.sets.by_id(id)) {
-            Some(held) => self.contacts.by_id(held.registration).is_some_and(Registration::is_registered),
-            None => self.contacts.by_clear_remote(from.flow.remote).next().is_some(),
-        };
-        match method {
-            _ if !registered => Err(Refusal::RegisterFirst { method: method.to_string() }),
-            Method::Options if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            method => Err(Refusal::NotYet { method: method.to_string() }),
-        }
-    }
-
-    fn on_core_request(
-        &mut self,
-        from: Inbound,
-        method: Method<'_>,
-        message: &Message,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<(), Refusal> {
-        let route = message.first::<ims_sip::headers::Route>().map_err(|e| Refusal::Malformed(e.to_string()))?;
-        let token = route.and_then(|r| ims_core::uri::Uri::parse(r.uri).ok()?.user());
-        match (token.map(|t| self.contacts.by_token(t)), method) {
-            (None, Method::Options) if self.is_for_us(message) => self.answer_options(from, message, ctx),
-            (Some(Some(_)), method) => Err(Refusal::NotYet { method: method.to_string() }),
-            _ => Err(Refusal::NoSuchUe),
-        }
-    }
-
     /// Whether the Request-URI names this P-CSCF.
     fn is_for_us(&self, message: &Message) -> bool {
-        let Ok(uri) = ims_core::uri::Uri::parse(message.uri()) else {
-            return false;
-        };
-        let ours = |ip| self.config.gm.addresses.contains(&ip) || self.config.mw.listen.ip() == ip;
-        uri.user().is_none() && (uri.host().eq_ignore_ascii_case(&self.config.host) || uri.host_ip().is_some_and(ours))
+        ims_core::uri::Uri::parse(message.uri()).is_ok_and(|uri| uri.user().is_none() && self.config.is_own(&uri))
     }
 
     fn answer_options(&mut self, from: Inbound, message: &Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
@@ -301,18 +293,26 @@ impl Pcscf {
     /// How a registered UE is reached: over its newest confirmed set, from port_pc to port_us, or over the connection
     /// that it opened. Only a UE without SAs is reached in clear.
     pub fn egress(&self, token: &str) -> Option<Egress> {
-        let registration = self.contacts.by_id(self.contacts.by_token(token)?)?;
+        self.egress_of(self.contacts.by_token(token)?, None)
+    }
+
+    /// The same, by this transport when a session keeps to it.
+    fn egress_of(&self, id: RegId, pinned: Option<Transport>) -> Option<Egress> {
+        let registration = self.contacts.by_id(id)?;
         match &registration.access {
             Access::Clear { flow } => Some(Egress {
-                flow: *flow,
+                flow: match pinned {
+                    Some(transport) if transport != flow.transport => Flow { transport, conn: None, ..*flow },
+                    _ => *flow,
+                },
                 sent_by: format!("{}:{}", ims_core::uri::host_of(flow.local.ip()), flow.local.port()),
             }),
             Access::Protected { transport, conn, .. } => {
                 let held = self.egress_set(registration)?;
-                let outward = held.outward(*transport);
+                let outward = held.outward(pinned.unwrap_or(*transport));
                 // The connection of the UE ends in its port_uc and our port_ps.
                 let flow = match conn {
-                    Some(conn) if *transport == Transport::Tcp => Flow {
+                    Some(conn) if outward.transport == Transport::Tcp => Flow {
                         conn: Some(*conn),
                         local: SocketAddr::new(held.set.pcscf, held.set.port_ps),
                         remote: SocketAddr::new(held.set.ue, held.set.port_uc),
@@ -386,7 +386,10 @@ impl Node for Pcscf {
             Event::Sa { id, result } => self.on_sa(id, result, ctx),
             Event::SaAudited { id, result } => self.on_audited(id, result, ctx),
             Event::SaExpired(expiry) => self.on_sa_expired(expiry, ctx),
-            Event::Timeout => self.sip.on_timeout(ctx),
+            Event::Timeout => {
+                self.sip.on_timeout(ctx);
+                self.relay.on_timeout(ctx.now);
+            }
             Event::Command(command) => {
                 let result = self.on_command(&command);
                 ctx.act(Action::Reply { id: command.id, result });
@@ -399,11 +402,12 @@ impl Node for Pcscf {
         }
         self.expire(ctx);
         self.drain(ctx);
+        self.release_ended(ctx);
         self.guard(first, ctx);
     }
 
     fn deadline(&self) -> Option<Time> {
-        earliest(self.sip.deadline(), self.timers.next())
+        earliest(earliest(self.sip.deadline(), self.timers.next()), self.relay.deadline())
     }
 
     fn snapshot(&self) -> Value {
@@ -415,7 +419,8 @@ impl Node for Pcscf {
             "registered": self.contacts.registered(),
             "authenticating": self.contacts.len() - self.contacts.registered(),
             "sa_sets": self.sets.len(),
-            "forwarded": self.forwarded.len(),
+            "forwarded": self.forwarded.len() + self.relay.len(),
+            "sessions": self.dialogs.describe(),
             "waiting": self.waiting.values().map(Waiting::describe).take(MOST_LISTED).collect::<Vec<_>>(),
             "policy": format!("{:?}", self.config.security.policy).to_lowercase(),
             "policy_rules": self.config.security.rules.len(),
@@ -441,7 +446,10 @@ impl Node for Pcscf {
         let registered = self.contacts.all().filter(|(_, r)| r.is_registered()).count();
         out.size(&catalogue::REGISTERED, &[], registered);
         out.size(&catalogue::AUTHENTICATING, &[], self.contacts.len() - registered);
-        out.size(&catalogue::IN_PROGRESS, &[], self.forwarded.len() + self.waiting.len());
+        out.size(&catalogue::IN_PROGRESS, &[], self.forwarded.len() + self.relay.len() + self.waiting.len());
+        for (state, n) in self.dialogs.by_state() {
+            out.size(&catalogue::SESSIONS, &[state], n);
+        }
         for (state, n) in self.sets.by_state() {
             out.size(&catalogue::SA_SETS, &[state], n);
         }

@@ -10,7 +10,7 @@ use crate::contacts::{Access, Binding, RegId, Registration};
 use crate::gate::begins_something;
 use crate::sa::{SetId, State};
 use crate::sec_agree::{self, Proposal};
-use crate::{Pcscf, Refusal, Timer, auth_params, charging};
+use crate::{Pcscf, Refusal, Timer, auth_params, border, charging};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Flow, Impi, Impu, Time};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
@@ -167,7 +167,7 @@ fn expires_of(addr: &NameAddr<'_>) -> Option<u32> {
 }
 
 /// Whether two contact URIs lead to the same place; registrars reorder and drop parameters.
-fn same_contact(a: &str, b: &str) -> bool {
+pub(crate) fn same_contact(a: &str, b: &str) -> bool {
     match (Uri::parse(a), Uri::parse(b)) {
         _ if a == b => true,
         (Ok(a), Ok(b)) => {
@@ -350,7 +350,7 @@ impl Pcscf {
         auth_params::set_integrity_protected(outward, protection);
         sec_agree::strip(outward);
         charging::stamp(outward, &self.config.host, &self.config.visited_network, ctx.rng);
-        access_network(outward, self.config.trust_access_network_info);
+        border::access_network(outward, &self.config);
         outward.push_back(Name::PVisitedNetworkId, format_args!("\"{}\"", self.config.visited_network));
         let (host, port) = (&self.config.host, self.config.mw.listen.port());
         outward.push_front(Name::Path, format_args!("<sip:{token}@{host}:{port};lr>"));
@@ -378,7 +378,7 @@ impl Pcscf {
         }
         let nonce = auth_params::nonce(&response).unwrap_or_default().into_owned();
         let keys = auth_params::take_keys(&mut response);
-        toward_ue(&mut response);
+        border::toward_ue(&mut response);
         let result = match response.status() {
             401 => self.on_challenge(forwarded, response, keys, nonce, ctx),
             200..=299 => self.on_registered(&forwarded, response, ctx),
@@ -573,31 +573,6 @@ fn other_contacts(answer: &Message, ours: &str) -> Result<Vec<String>, HeaderErr
         _ => None,
     });
     Ok(uris.collect())
-}
-
-/// What an answer may not carry to a UE (TS 24.229 5.2.2.1, RFC 7315 4.5, 4.6): keys are gone already.
-fn toward_ue(response: &mut Message) {
-    charging::strip(response);
-    for name in
-        [Name::SecurityServer, Name::SecurityClient, Name::SecurityVerify, Name::PProfileKey, Name::PUserDatabase]
-    {
-        response.remove(name);
-    }
-}
-
-/// P-Access-Network-Info of a UE: passed on when it is trusted, but never what claims to be provided by the network
-/// (`np`, TS 24.229 5.2.2.1).
-fn access_network(message: &mut Message, trusted: bool) {
-    if !message.has(Name::PAccessNetworkInfo) {
-        return;
-    }
-    let from_network = |value: &&str| value.split(';').skip(1).any(|p| p.trim().eq_ignore_ascii_case("np"));
-    let text = message.raw(Name::PAccessNetworkInfo).filter_map(|v| std::str::from_utf8(v).ok());
-    let kept: Vec<String> = text.flat_map(pieces).filter(|v| !from_network(v)).map(str::to_owned).collect();
-    message.remove(Name::PAccessNetworkInfo);
-    for value in kept.iter().filter(|_| trusted) {
-        message.push_back(Name::PAccessNetworkInfo, value);
-    }
 }
 
 #[cfg(test)]

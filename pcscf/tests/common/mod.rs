@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use ims_core::sa::{SaAudit, SaChange, SaError, SaSet, SaUsage};
-use ims_core::{Action, ConnId, Ctx, Event, Flow, Kept, Node, Packet, RequestId, Rng, Time, Transport};
+use ims_core::{
+    Action, ConnId, Ctx, Event, Flow, FlowError, Kept, Node, Packet, RequestId, Rng, SendTag, Time, Transport,
+};
 use ims_sip::{Message, Name};
 use pcscf::{Config, Pcscf};
 use std::collections::BTreeMap;
@@ -86,6 +88,8 @@ pub struct Bench {
     pub audited: Option<Result<SaAudit, SaError>>,
     /// The sets that were adopted last.
     pub adopted: Vec<SaSet>,
+    /// What left for a UE last.
+    last: Option<(SendTag, Flow)>,
 }
 
 impl Bench {
@@ -109,6 +113,7 @@ impl Bench {
             holds: Vec::new(),
             audited: None,
             adopted: Vec::new(),
+            last: None,
         }
     }
 
@@ -165,7 +170,8 @@ impl Bench {
                 Action::SendSip { flow, bytes, .. } if flow.local == self.mw => {
                     out.core.push(Message::parse(bytes).unwrap());
                 }
-                Action::SendSip { flow, bytes, .. } => {
+                Action::SendSip { flow, bytes, tag } => {
+                    self.last = Some((tag, flow));
                     let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
                     assert!(!text.contains(CK) && !text.contains(IK), "a key towards the UE: {text}");
                     assert!(!text.contains("p-charging"), "charging towards the UE: {text}");
@@ -192,6 +198,12 @@ impl Bench {
             }
         }
         out
+    }
+
+    /// What was sent to a UE last did not leave.
+    pub fn fail_last(&mut self, error: FlowError) -> Out {
+        let (tag, flow) = self.last.expect("something was sent to a UE");
+        self.handle(Event::SipFailed { tag, flow, error })
     }
 
     pub fn packet(&mut self, flow: Flow, text: &str) -> Out {

@@ -35,6 +35,8 @@ metrics! {
         "Requests that wait for another element, the kernel or the store";
     REGISTRATION_TIME: Histogram "imsbox_registration_duration_seconds" ["phase"]
         "Time that a REGISTER took until its answer left: challenge, answer; total is the whole registration with both";
+    SESSIONS: Gauge "imsbox_sessions" ["state"]
+        "Sessions that handsets here take part in: ringing, answered";
     SA_SETS: Gauge "imsbox_sa_sets" ["state"]
         "Sets of security associations";
     SA_OPERATIONS: Counter "imsbox_sa_operations_total" ["operation", "result"]
