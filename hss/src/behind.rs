@@ -12,7 +12,7 @@
 use crate::cache::Entry;
 use crate::cx::Change;
 use crate::error::Refusal;
-use crate::{Hss, store};
+use crate::{Hss, service, store};
 use ims_core::store::{Record, StoreError, StoreReply, StoreRequest};
 use ims_core::time::earliest;
 use ims_core::{Action, Ctx, RequestId, Time, Timers};
@@ -33,6 +33,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Finds the record whose version is the number of the run.
 const RUN_KEY: &str = "hss:run";
+/// Services that are read at one time.
+const SERVICES_AT_ONCE: u32 = 1000;
 
 #[derive(Default)]
 pub(crate) struct Behind {
@@ -55,6 +57,8 @@ pub(crate) struct Behind {
 enum Write {
     /// The number of this run: read, then counted.
     Run,
+    /// Then the services: their wildcards are looked for in memory.
+    Services { run: u64 },
     /// With so many sequence numbers.
     State { record: i64, ahead: u64 },
     /// It was changed from elsewhere: read again, then written.
@@ -189,7 +193,7 @@ impl Hss {
         // Otherwise it was written, or a change of it is under way: what is left then will be due again.
         let Some(entry) = self.cache.peek(record).filter(|e| e.unwritten && !e.busy && !e.writing) else { return };
         if entry.stale {
-            let key = store::imsi_key(&entry.subscription.imsi);
+            let key = store::keys(&entry.subscription).swap_remove(0);
             return self.write(Write::Reload { record }, StoreRequest::Load { key }, ctx);
         }
         let ahead = entry.ahead;
@@ -230,6 +234,7 @@ impl Hss {
         }
         match (write, result) {
             (Write::Run, result) => self.on_run(result, ctx),
+            (Write::Services { run }, result) => self.on_services(run, result, ctx),
             (Write::State { record, ahead }, Ok(StoreReply::Changed { version })) => {
                 if let Some(entry) = self.cache.entry(record) {
                     (entry.version, entry.writing) = (*version, false);
@@ -272,10 +277,32 @@ impl Hss {
                 let (id, version) = (record.id, record.version);
                 self.write(Write::Run, StoreRequest::Commit { id, version, state: Vec::new() }, ctx);
             }
-            Ok(StoreReply::Inserted { .. }) => self.on_begun(1, ctx),
-            Ok(StoreReply::Changed { version }) => self.on_begun(*version, ctx),
+            Ok(StoreReply::Inserted { .. }) => self.list_services(1, service::sort(""), ctx),
+            Ok(StoreReply::Changed { version }) => self.list_services(*version, service::sort(""), ctx),
             // Another HSS counted its own at the same moment.
             _ => self.begin_run(ctx),
+        }
+    }
+
+    fn list_services(&mut self, run: u64, after: String, ctx: &mut Ctx<'_>) {
+        self.write(Write::Services { run }, StoreRequest::List { after, limit: SERVICES_AT_ONCE }, ctx);
+    }
+
+    fn on_services(&mut self, run: u64, result: &Result<StoreReply, StoreError>, ctx: &mut Ctx<'_>) {
+        let Ok(StoreReply::Listed(records)) = result else { return self.begin_run(ctx) };
+        let mut last = None;
+        for record in records {
+            match store::read(record) {
+                Ok((subscription, _)) => {
+                    self.wildcards.take(&subscription);
+                    last = Some(subscription.sort());
+                }
+                Err(refusal) => self.note("a service", &refusal),
+            }
+        }
+        match last.filter(|_| records.len() == SERVICES_AT_ONCE as usize) {
+            Some(after) => self.list_services(run, after, ctx),
+            None => self.on_begun(run, ctx),
         }
     }
 
@@ -299,7 +326,7 @@ impl Hss {
             );
         }
         match write {
-            Write::Run => {}
+            Write::Run | Write::Services { .. } => {}
             Write::State { record, .. } => {
                 self.set_writing(record, false);
                 self.write_soon(record);

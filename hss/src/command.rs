@@ -4,7 +4,7 @@ use crate::behind::WINDOW;
 use crate::error::Refusal;
 use crate::fields::Fields;
 use crate::subscriber::{State, Subscription};
-use crate::{Hss, Job, Outcome, Stage, provision, store};
+use crate::{Hss, Job, Outcome, Stage, provision, service, store};
 use ims_core::command::{Command, CommandId, Problem};
 use ims_core::store::{Record, StoreRequest};
 use ims_core::{Action, Ctx, Imsi};
@@ -18,10 +18,19 @@ const LARGEST_PAGE: u64 = 1000;
 #[derive(Debug)]
 pub(crate) struct CommandJob {
     id: CommandId,
-    /// Empty for a listing.
-    imsi: String,
+    subject: Subject,
     call: Call,
     pub(crate) tries: u8,
+}
+
+/// What a command is about.
+#[derive(Debug)]
+enum Subject {
+    Subscriber(String),
+    Service(String),
+    /// A listing.
+    Subscribers,
+    Services,
 }
 
 enum Call {
@@ -47,7 +56,11 @@ impl fmt::Debug for Call {
 
 impl CommandJob {
     pub(crate) fn key(&self) -> String {
-        format!("imsi:{}", self.imsi)
+        match &self.subject {
+            Subject::Subscriber(imsi) => format!("imsi:{imsi}"),
+            Subject::Service(identity) => service::key(identity),
+            Subject::Subscribers | Subject::Services => String::new(),
+        }
     }
 }
 
@@ -64,26 +77,50 @@ impl Hss {
         if self.waiting.len() >= self.config.max_pending {
             return Err(Problem::unavailable("too many requests are in progress: try again"));
         }
-        let job = |imsi: String, call| Job::Command(Box::new(CommandJob { id, imsi, call, tries: 0 }));
+        let job = |subject, call| Job::Command(Box::new(CommandJob { id, subject, call, tries: 0 }));
+        let subscriber = |args: &Value| named(args).map(Subject::Subscriber);
+        let service = |args: &Value| service::named(args).map(Subject::Service);
+        let changes = |args: &Value| Call::Change(args.get("changes").cloned().unwrap_or_else(|| json!({})));
         match call.as_str() {
             "subscriber.create" => {
                 let mut made = provision::create(&args, &self.config, &self.ring, ctx.rng)?;
                 made.1.run = self.behind.run();
                 let request = insertion(&made.0, &made.1);
-                let imsi = made.0.imsi.to_string();
-                self.ask_store(job(imsi, Call::Create(Box::new(made))), Stage::Inserting, request, ctx);
+                let subject = Subject::Subscriber(made.0.sort());
+                self.ask_store(job(subject, Call::Create(Box::new(made))), Stage::Inserting, request, ctx);
             }
             "subscriber.list" => {
                 let (after, limit) = page(&args)?;
                 let request = StoreRequest::List { after, limit: u32::try_from(limit + 1).unwrap_or(u32::MAX) };
-                self.ask_store(job(String::new(), Call::List), Stage::Listing { limit }, request, ctx);
+                self.ask_store(job(Subject::Subscribers, Call::List), Stage::Listing { limit }, request, ctx);
             }
-            "subscriber.show" => self.submit(job(named(&args)?, Call::Show), ctx),
-            "subscriber.remove" => self.submit(job(named(&args)?, Call::Remove), ctx),
-            "subscriber.change" => {
-                let changes = args.get("changes").cloned().unwrap_or_else(|| json!({}));
-                self.submit(job(named(&args)?, Call::Change(changes)), ctx);
+            "subscriber.show" => self.submit(job(subscriber(&args)?, Call::Show), ctx),
+            "subscriber.remove" => self.submit(job(subscriber(&args)?, Call::Remove), ctx),
+            "subscriber.change" => self.submit(job(subscriber(&args)?, changes(&args)), ctx),
+            "service.create" => {
+                let mut made = service::create(&args, &self.config)?;
+                made.1.run = self.behind.run();
+                if self.wildcards.len() >= service::MOST_WILDCARDS {
+                    let detail = format!(
+                        "there are {} wildcarded services, and no more are looked through",
+                        self.wildcards.len()
+                    );
+                    return Err(Problem::conflict(Some("identity"), detail));
+                }
+                let request = insertion(&made.0, &made.1);
+                let identity = made.0.service.as_ref().map(|service| service.identity.clone()).unwrap_or_default();
+                let create = Call::Create(Box::new(made));
+                self.ask_store(job(Subject::Service(identity), create), Stage::Inserting, request, ctx);
             }
+            "service.list" => {
+                let (after, limit) = page(&args)?;
+                let after = service::sort(&after);
+                let request = StoreRequest::List { after, limit: u32::try_from(limit + 1).unwrap_or(u32::MAX) };
+                self.ask_store(job(Subject::Services, Call::List), Stage::Listing { limit }, request, ctx);
+            }
+            "service.show" => self.submit(job(service(&args)?, Call::Show), ctx),
+            "service.remove" => self.submit(job(service(&args)?, Call::Remove), ctx),
+            "service.change" => self.submit(job(service(&args)?, changes(&args)), ctx),
             other => return Err(Problem::not_found(format!("the HSS has no command {other}"))),
         }
         Ok(())
@@ -94,7 +131,11 @@ impl Hss {
         let (subscription, state) = (&entry.subscription, &entry.state);
         match &job.call {
             Call::Change(changes) => {
-                match provision::change(subscription, state, changes, &self.config, &self.ring, ctx.rng) {
+                let changed = match subscription.service {
+                    Some(_) => service::change(subscription, state, changes),
+                    None => provision::change(subscription, state, changes, &self.config, &self.ring, ctx.rng),
+                };
+                match changed {
                     Ok(changed) => {
                         self.commit(Job::Command(job), record, Outcome::Changed(Box::new(changed)), ctx);
                     }
@@ -106,7 +147,7 @@ impl Hss {
                 self.commit(Job::Command(job), record, Outcome::Removed { terminate }, ctx);
             }
             Call::Show | Call::List | Call::Create(_) => {
-                let shown = provision::show(subscription, state);
+                let shown = show(subscription, state);
                 self.reply(&Job::Command(job), Ok(shown), ctx);
             }
         }
@@ -116,18 +157,25 @@ impl Hss {
         if let Job::Command(job) = &job
             && let Call::Create(made) = &job.call
         {
-            tracing::info!("subscriber {:?} was provisioned", made.0.imsi);
-            ctx.act(Action::Reply { id: job.id, result: Ok(provision::show(&made.0, &made.1)) });
+            tracing::info!("{} was provisioned", kind(&made.0));
+            self.wildcards.take(&made.0);
+            ctx.act(Action::Reply { id: job.id, result: Ok(show(&made.0, &made.1)) });
         }
     }
 
     pub(crate) fn on_listed(&mut self, job: Job, limit: usize, records: &[Record], ctx: &mut Ctx<'_>) {
         let read: Result<Vec<_>, _> = records.iter().take(limit).map(|record| self.as_it_is(record)).collect();
-        let result = read.map(|page| {
-            let shown: Vec<Value> =
-                page.iter().map(|(subscription, state)| provision::show(subscription, state)).collect();
-            let last = page.last().filter(|_| records.len() > limit).map(|(subscription, _)| &subscription.imsi);
-            json!({ "subscribers": shown, "next": last })
+        let services = matches!(&job, Job::Command(job) if matches!(job.subject, Subject::Services));
+        let result = read.map(|mut page| {
+            let is_whole = records.len() <= limit;
+            let before = page.len();
+            // Services come after the last subscriber.
+            page.retain(|(subscription, _)| subscription.service.is_some() == services);
+            let is_end = is_whole || page.len() < before;
+            let shown: Vec<Value> = page.iter().map(|(subscription, state)| show(subscription, state)).collect();
+            let last = page.last().filter(|_| !is_end).map(|(subscription, _)| name(subscription));
+            let list = if services { "services" } else { "subscribers" };
+            json!({ list: shown, "next": last })
         });
         match result {
             Ok(listing) => self.reply(&job, Ok(listing), ctx),
@@ -152,7 +200,11 @@ impl Hss {
     }
 
     pub(crate) fn unknown_subscriber(&mut self, job: &CommandJob, ctx: &mut Ctx<'_>) {
-        let problem = Problem::not_found(format!("no subscriber has the IMSI {}", job.imsi));
+        let problem = match &job.subject {
+            Subject::Service(identity) => service::unknown(identity),
+            Subject::Subscriber(imsi) => Problem::not_found(format!("no subscriber has the IMSI {imsi}")),
+            Subject::Subscribers | Subject::Services => Problem::not_found("there is no such list"),
+        };
         ctx.act(Action::Reply { id: job.id, result: Err(problem) });
     }
 
@@ -163,9 +215,33 @@ impl Hss {
     }
 }
 
+pub(crate) fn show(subscription: &Subscription, state: &State) -> Value {
+    match subscription.service {
+        Some(_) => service::show(subscription, state),
+        None => provision::show(subscription, state),
+    }
+}
+
+/// Where the listing goes on.
+fn name(subscription: &Subscription) -> String {
+    match &subscription.service {
+        Some(service) => service.identity.clone(),
+        None => subscription.sort(),
+    }
+}
+
+/// For the log.
+fn kind(subscription: &Subscription) -> String {
+    match (&subscription.service, &subscription.imsi) {
+        (Some(service), _) => format!("service {}", service.identity),
+        (None, Some(imsi)) => format!("subscriber {imsi:?}"),
+        (None, None) => "nobody".into(),
+    }
+}
+
 fn insertion(subscription: &Subscription, state: &State) -> StoreRequest {
     StoreRequest::Insert {
-        sort: subscription.imsi.to_string(),
+        sort: subscription.sort(),
         keys: store::keys(subscription),
         body: store::body(subscription),
         state: store::state(state),

@@ -17,6 +17,8 @@ pub enum Refusal {
     IdentitiesDontMatch { impi: Impi, impu: Impu },
     #[error("{impu:?} is not registered")]
     NotRegistered { impu: Impu },
+    #[error("the service {impu:?} is inactive: set active when it shall be reached")]
+    InactiveService { impu: Impu },
     #[error("{impi:?} may not register in the visited network {network:?}: add it to visited_networks if it should")]
     RoamingNotAllowed { impi: Impi, network: String },
     #[error("{impu:?} is barred, and so is all that would be registered with it")]
@@ -56,7 +58,9 @@ impl Refusal {
     pub fn result(&self) -> ResultCode {
         match self {
             Self::Malformed(e) => ResultCode::Base(e.result_code()),
-            Self::UnknownPrivateIdentity { .. } | Self::UnknownPublicIdentity { .. } => ResultCode::USER_UNKNOWN,
+            Self::UnknownPrivateIdentity { .. } | Self::UnknownPublicIdentity { .. } | Self::InactiveService { .. } => {
+                ResultCode::USER_UNKNOWN
+            }
             Self::IdentitiesDontMatch { .. } => ResultCode::IDENTITIES_DONT_MATCH,
             Self::NotRegistered { .. } => ResultCode::IDENTITY_NOT_REGISTERED,
             Self::RoamingNotAllowed { .. } => ResultCode::ROAMING_NOT_ALLOWED,
@@ -84,6 +88,7 @@ impl Refusal {
             Self::UnknownPublicIdentity { .. } => "unknown-public-identity",
             Self::IdentitiesDontMatch { .. } => "identities-dont-match",
             Self::NotRegistered { .. } => "not-registered",
+            Self::InactiveService { .. } => "inactive-service",
             Self::RoamingNotAllowed { .. } => "roaming-not-allowed",
             Self::AuthorizationRejected { .. } => "authorization-rejected",
             Self::OtherServerAssigned { .. } => "other-server-assigned",

@@ -18,6 +18,7 @@ pub mod provision;
 mod push;
 mod request;
 pub mod seal;
+pub mod service;
 pub mod store;
 pub mod subscriber;
 
@@ -32,6 +33,7 @@ use crate::provision::Changed;
 use crate::push::{Push, Undelivered};
 use crate::request::CxJob;
 use crate::seal::KeyRing;
+use crate::service::Wildcards;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Histogram, Samples, catalogue};
 use ims_core::store::{StoreError, StoreReply, StoreRequest};
@@ -50,6 +52,7 @@ pub struct Hss {
     ring: KeyRing,
     endpoint: Endpoint,
     cache: Cache,
+    wildcards: Wildcards,
     behind: Behind,
     /// What waits for the store, or for another request's commit.
     waiting: HashMap<RequestId, Waiting>,
@@ -191,6 +194,7 @@ impl Hss {
             ring,
             endpoint: Endpoint::new(config.endpoint()),
             cache: Cache::new(config.cache, config.cache_idle.0),
+            wildcards: Wildcards::default(),
             behind: Behind::default(),
             waiting: HashMap::new(),
             timers: Timers::default(),
@@ -323,7 +327,7 @@ impl Hss {
             Outcome::Changed(changed) => StoreRequest::Replace {
                 id: record,
                 version,
-                sort: changed.subscription.imsi.to_string(),
+                sort: changed.subscription.sort(),
                 keys: store::keys(&changed.subscription),
                 body: store::body(&changed.subscription),
                 state: store::state(&changed.state),
@@ -388,11 +392,14 @@ impl Hss {
                 self.resume(record, ctx);
             }
             (Outcome::Changed(changed), _) => {
-                self.reply(&job, Ok(provision::show(&changed.subscription, &changed.state)), ctx);
+                self.reply(&job, Ok(command::show(&changed.subscription, &changed.state)), ctx);
                 self.terminate(changed.terminate, ctx);
                 self.forget(record, ctx);
             }
             (Outcome::Removed { terminate }, _) => {
+                if let Some(service) = self.cache.peek(record).and_then(|entry| entry.subscription.service.as_deref()) {
+                    self.wildcards.remove(&service.identity);
+                }
                 self.reply(&job, Ok(serde_json::Value::Null), ctx);
                 self.terminate(terminate, ctx);
                 self.forget(record, ctx);
@@ -453,10 +460,7 @@ impl Hss {
 
     fn not_found(&mut self, job: Job, ctx: &mut Ctx<'_>) {
         match job {
-            Job::Cx(job) => {
-                let refusal = job.unknown();
-                self.refuse(&job, &refusal, ctx);
-            }
+            Job::Cx(job) => self.by_wildcard(job, ctx),
             Job::Command(job) => self.unknown_subscriber(&job, ctx),
         }
     }

@@ -1,22 +1,34 @@
 //! The user profile as the S-CSCF gets it (TS 29.228 Annex B): the implicit registration set of the identity asked about.
 
 use crate::subscriber::Subscription;
-use ims_core::Impi;
+use ims_core::{Impi, Impu};
 use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
 
+/// Values of IdentityType (TS 29.228 Annex D).
+const DISTINCT_PSI: u8 = 1;
+const WILDCARDED_PSI: u8 = 2;
+
 /// The User-Data of one implicit registration set. Identities that are of use come first: the first of these is the user's
-/// default identity.
-pub fn user_data(subscription: &Subscription, impi: &Impi, set: usize) -> Vec<u8> {
+/// default identity. Of a wildcarded service it is the identity that was asked about, and the wildcard that it falls under.
+pub fn user_data(subscription: &Subscription, impi: &Impi, set: usize, asked: Option<&Impu>) -> Vec<u8> {
     let identities = subscription.sets.get(set).map(Vec::as_slice).unwrap_or_default();
     let (barred, useful): (Vec<_>, Vec<_>) = identities.iter().partition(|p| p.barred);
     let public_identities = useful.into_iter().chain(barred).map(|p| PublicIdentity {
         identity: p.impu.to_string(),
         barred: p.barred,
         display_name: p.display_name.clone(),
+        identity_type: subscription.service.as_ref().map(|_| DISTINCT_PSI),
+        ..PublicIdentity::default()
+    });
+    let wildcard = subscription.service.as_ref().filter(|service| service.is_wildcarded());
+    let under_wildcard = wildcard.zip(asked).map(|(service, impu)| PublicIdentity {
+        identity: impu.to_string(),
+        identity_type: Some(WILDCARDED_PSI),
+        wildcarded: Some(service.identity.clone()),
         ..PublicIdentity::default()
     });
     let profile = ServiceProfile {
-        public_identities: public_identities.collect(),
+        public_identities: public_identities.chain(under_wildcard).collect(),
         criteria: subscription.criteria.clone(),
         shared_ifc_sets: subscription.shared_ifc_sets.clone(),
         subscribed_media_profile: None,

@@ -53,7 +53,8 @@ pub fn create(args: &Value, config: &Config, ring: &KeyRing, rng: &mut Rng) -> R
         None => derived(&imsi, msisdn.as_ref(), &config.domain),
     };
     let mut subscription = Subscription {
-        imsi,
+        imsi: Some(imsi.clone()),
+        service: None,
         msisdn,
         private_identities,
         sets,
@@ -90,7 +91,8 @@ pub fn change(
 ) -> Result<Changed> {
     let mut fields = Fields::new(changes, "")?;
     let (mut new, mut state) = (old.clone(), state.clone());
-    if fields.has("imsi") && imsi(&mut fields)? != old.imsi {
+    let own = old.imsi.clone().ok_or_else(|| fields.invalid("imsi", "this is a service and no subscriber"))?;
+    if fields.has("imsi") && imsi(&mut fields)? != own {
         return Err(fields.invalid("imsi", "an IMSI does not change: create another subscriber"));
     }
     if fields.has("msisdn") {
@@ -98,13 +100,13 @@ pub fn change(
     }
     change_private(&mut fields, &mut new, &mut Sealer { ring, rng, state: &mut state, realm: &config.domain })?;
     let first = &new.private_identities[0].impi;
-    let derived_impi = *first == Impi::from_imsi(&new.imsi, &config.domain);
+    let derived_impi = *first == Impi::from_imsi(&own, &config.domain);
     let reset = fields.has("impus");
     if let Some(sets) = public_identities(&mut fields)? {
-        new.sets = with_temporary(sets, derived_impi.then(|| Impu::temporary(&new.imsi, &config.domain)));
+        new.sets = with_temporary(sets, derived_impi.then(|| Impu::temporary(&own, &config.domain)));
         new.impus_given = true;
     } else if reset || !new.impus_given {
-        new.sets = derived(&new.imsi, new.msisdn.as_ref(), &config.domain);
+        new.sets = derived(&own, new.msisdn.as_ref(), &config.domain);
         new.impus_given = false;
     }
     services(&mut fields, &mut new)?;
@@ -512,6 +514,11 @@ fn services(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> 
     if fields.has("visited_networks") {
         subscription.visited_networks = networks(fields)?;
     }
+    profile(fields, subscription)
+}
+
+/// What subscribers and services have alike.
+pub(crate) fn profile(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
     if fields.has("capabilities") {
         subscription.capabilities = fields.value::<Capabilities>("capabilities")?;
     }

@@ -5,7 +5,7 @@ use crate::cx::{self, Decision, View, lir, mar, sar, uar};
 use crate::error::Refusal;
 use crate::seal::KeyRing;
 use crate::subscriber::Scscf;
-use crate::{Config, Hss, Job, Outcome, Stage, is_served, store};
+use crate::{Config, Hss, Job, Outcome, Stage, is_served, service, store};
 use ims_core::store::StoreRequest;
 use ims_core::{Ctx, Impi, Rng};
 use ims_diameter::cx::Request;
@@ -19,12 +19,15 @@ pub(crate) struct CxJob {
     pub(crate) message: Message,
     pub(crate) request: Request,
     pub(crate) tries: u8,
+    /// The wildcarded identity of a service that the public identity falls under: nobody has it for himself.
+    pub(crate) wildcard: Option<String>,
 }
 
 impl CxJob {
     /// Where the subscription is found: by the private identity if there is one.
     pub(crate) fn key(&self) -> String {
         match cx::identities(&self.request) {
+            _ if self.wildcard.is_some() => service::key(self.wildcard.as_deref().unwrap_or_default()),
             (Some(impi), _) => store::impi_key(impi),
             (None, Some(impu)) => store::impu_key(impu),
             (None, None) => String::new(),
@@ -59,7 +62,7 @@ impl Hss {
             Err(error) => return self.refuse_malformed(token, &message, error, ctx),
         };
         *self.commands.entry(request.name()).or_default() += 1;
-        let job = Box::new(CxJob { token, message, request, tries: 0 });
+        let job = Box::new(CxJob { token, message, request, tries: 0, wildcard: None });
         if self.waiting.len() >= self.config.max_pending {
             return self.refuse(&job, &Refusal::Busy("the store is slower than the requests come"), ctx);
         }
@@ -67,6 +70,21 @@ impl Hss {
             return self.refuse(&job, &Refusal::Busy("the store takes longer than busy_after"), ctx);
         }
         self.submit(Job::Cx(job), ctx);
+    }
+
+    /// An identity that nobody has for himself may fall under the wildcard of a service.
+    pub(crate) fn by_wildcard(&mut self, mut job: Box<CxJob>, ctx: &mut Ctx<'_>) {
+        let found = match cx::identities(&job.request) {
+            (None, Some(impu)) if job.wildcard.is_none() => self.wildcards.find(impu).map(str::to_owned),
+            _ => None,
+        };
+        match found {
+            Some(wildcard) => {
+                job.wildcard = Some(wildcard);
+                self.submit(Job::Cx(job), ctx);
+            }
+            None => self.refuse(&job, &job.unknown(), ctx),
+        }
     }
 
     pub(crate) fn decide_cx(&mut self, job: Box<CxJob>, record: i64, ctx: &mut Ctx<'_>) {

@@ -2,6 +2,7 @@
 //! traffic changes in the state, both as JSON.
 
 use crate::error::Refusal;
+use crate::service;
 use crate::subscriber::{State, Subscription};
 use ims_core::command::Problem;
 use ims_core::store::Record;
@@ -21,7 +22,10 @@ pub fn imsi_key(imsi: &Imsi) -> String {
 
 /// Everything that finds the record, and must be no other record's.
 pub fn keys(subscription: &Subscription) -> Vec<String> {
-    let mut keys = vec![imsi_key(&subscription.imsi)];
+    let mut keys: Vec<String> = subscription.imsi.iter().map(imsi_key).collect();
+    if let Some(service) = &subscription.service {
+        keys.extend([service::key(&service.identity), impi_key(&service.impi)]);
+    }
     keys.extend(subscription.msisdn.iter().map(|msisdn| format!("msisdn:{msisdn}")));
     keys.extend(subscription.private_identities.iter().map(|p| impi_key(&p.impi)));
     keys.extend(subscription.impus().map(|p| impu_key(&p.impu)));
@@ -31,9 +35,13 @@ pub fn keys(subscription: &Subscription) -> Vec<String> {
 /// Whether `key` is one of [`keys`].
 pub(crate) fn is_key_of(key: &str, subscription: &Subscription) -> bool {
     match key.split_once(':') {
-        Some(("imsi", imsi)) => subscription.imsi.as_str() == imsi,
+        Some(("imsi", imsi)) => subscription.imsi.as_ref().is_some_and(|known| known.as_str() == imsi),
+        Some(("psi", identity)) => subscription.service.as_ref().is_some_and(|s| s.identity == identity),
         Some(("msisdn", msisdn)) => subscription.msisdn.as_ref().is_some_and(|m| m.as_str() == msisdn),
-        Some(("impi", impi)) => subscription.private_identities.iter().any(|p| p.impi.as_str() == impi),
+        Some(("impi", impi)) => {
+            let service = subscription.service.iter().map(|service| &service.impi);
+            subscription.private_identities.iter().map(|p| &p.impi).chain(service).any(|known| known.as_str() == impi)
+        }
         Some(("impu", impu)) => subscription.impus().any(|p| p.impu.as_str() == impu),
         _ => false,
     }
@@ -71,9 +79,10 @@ pub fn duplicate(key: &str) -> Problem {
         "impi" => ("impi", "private identity"),
         "impu" => ("impus", "public identity"),
         "msisdn" => ("msisdn", "MSISDN"),
+        "psi" => ("identity", "public service identity"),
         _ => ("imsi", "IMSI"),
     };
-    Problem::conflict(Some(field), format!("a subscriber with the {name} {value} exists already"))
+    Problem::conflict(Some(field), format!("the {name} {value} is another's already"))
 }
 
 #[cfg(test)]

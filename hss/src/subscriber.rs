@@ -3,6 +3,7 @@
 
 use crate::config::Capabilities;
 use crate::credential::{Credential, PrivateIdentity};
+use crate::service::{self, Service};
 use ims_aka::Sqn;
 use ims_core::{FewMap, FewSet, Impi, Impu, Imsi, Msisdn};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,12 +15,18 @@ use xml_ifc::Ifc;
 /// What provisioning says: changes by command alone.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Subscription {
-    pub imsi: Imsi,
+    /// Every subscriber has one, and no service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imsi: Option<Imsi>,
+    /// It is no subscriber, but a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Box<Service>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub msisdn: Option<Msisdn>,
-    /// Never empty.
+    /// Empty for services alone.
     pub private_identities: Vec<PrivateIdentity>,
-    /// Implicit registration sets: registering one identity of a set registers all of it. Never empty, no set is empty.
+    /// Implicit registration sets: registering one identity of a set registers all of it. Never empty; no set is empty but that
+    /// of a wildcarded service.
     pub sets: Vec<Vec<PublicIdentity>>,
     /// The public identities were given, and do not follow from IMSI and MSISDN.
     #[serde(default)]
@@ -66,10 +73,30 @@ impl Subscription {
         self.sets.iter().position(|set| set.iter().any(|p| p.impu == *impu))
     }
 
+    /// The set that an identity is in, or falls under.
+    pub fn set_for(&self, impu: &Impu) -> Option<usize> {
+        // A wildcarded service is found by its wildcard only, for what matches it.
+        let is_wildcarded = self.service.as_ref().is_some_and(|service| service.is_wildcarded());
+        if is_wildcarded { Some(0) } else { self.set_of(impu) }
+    }
+
+    /// Whether a private identity is one of this subscription.
+    pub fn has_private(&self, impi: &Impi) -> bool {
+        self.private_identity(impi).is_some() || self.service.as_ref().is_some_and(|service| service.impi == *impi)
+    }
+
+    /// What orders it among all others.
+    pub fn sort(&self) -> String {
+        match (&self.imsi, &self.service) {
+            (Some(imsi), _) => imsi.to_string(),
+            (None, service) => service::sort(service.as_ref().map_or("", |service| &service.identity)),
+        }
+    }
+
     /// Whether registering `impu` gives the user at least one identity that is of use (TS 29.228 6.1.1.1).
     pub fn may_register(&self, impu: &Impu) -> bool {
         let of_use = |set: usize| self.sets.get(set).is_some_and(|set| set.iter().any(|p| !p.barred));
-        !self.barred && self.set_of(impu).is_some_and(of_use)
+        !self.barred && self.service.is_none() && self.set_of(impu).is_some_and(of_use)
     }
 
     /// There are services while nobody is registered: criteria for that part of the profile (TS 29.228 6.1.4.1).
@@ -106,6 +133,9 @@ pub struct State {
     /// Authentication pending: the S-CSCF that asked for vectors last, by private identity.
     #[serde(default, skip_serializing_if = "FewMap::is_empty")]
     pub pending: FewMap<Impi, Scscf>,
+    /// The assigned S-CSCF does not answer, says an I-CSCF: another one may take its place (TS 23.380).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaceable: bool,
     /// By implicit registration set; missing ones at the end are not registered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<SetState>,
@@ -227,6 +257,7 @@ impl State {
     pub fn release_if_idle(&mut self) {
         if self.sets.iter().all(|set| set.registered.is_empty() && !set.unregistered) {
             self.assigned = None;
+            self.replaceable = false;
             self.sets.clear();
         }
     }
@@ -247,9 +278,12 @@ impl State {
     /// How many sequence numbers `later` is ahead, if these and pending authentications are all that is different: the loss of
     /// such a change is made good by [`State::catch_up`] and by another challenge.
     pub fn steps_to(&self, later: &Self) -> Option<u64> {
-        let Self { sqn, assigned, pending: _, sets, downloaded, run } = later;
-        let same =
-            *assigned == self.assigned && *sets == self.sets && *downloaded == self.downloaded && *run == self.run;
+        let Self { sqn, assigned, pending: _, replaceable, sets, downloaded, run } = later;
+        let same = *assigned == self.assigned
+            && *replaceable == self.replaceable
+            && *sets == self.sets
+            && *downloaded == self.downloaded
+            && *run == self.run;
         if !same || self.sqn.keys().any(|impi| !sqn.contains_key(impi)) {
             return None;
         }

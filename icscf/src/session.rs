@@ -58,7 +58,7 @@ enum Failed {
 /// What an answer of the HSS says.
 enum Located {
     /// Who serves: an S-CSCF, or the application server of a service.
-    At { name: String, wildcard: Option<String> },
+    At { name: String, wildcard: Option<String>, is_direct: bool },
     /// One that is to be chosen.
     Among { wanted: ServerCapabilities, wildcard: Option<String> },
 }
@@ -235,7 +235,13 @@ impl Icscf {
             other => other?,
         };
         let (name, wildcard) = match located {
-            Located::At { name, wildcard } => (name, wildcard),
+            Located::At { name, wildcard, is_direct } => {
+                if is_direct {
+                    // No S-CSCF could take its place.
+                    session.question = None;
+                }
+                (name, wildcard)
+            }
             Located::Among { wanted, wildcard } => {
                 let next = select::scscf(&self.config.scscf, &wanted, &session.tried);
                 let name = next.ok_or_else(|| session.no_other(&wanted))?;
@@ -433,7 +439,7 @@ fn read_lia(answer: &ims_diameter::Message, question: &Question) -> Result<Locat
         other => return Err(Refusal::HssAnswer(format!("{other:?}"))),
     }
     Ok(match lia.server_name {
-        Some(name) => Located::At { name, wildcard: lia.wildcarded },
+        Some(name) => Located::At { name, wildcard: lia.wildcarded, is_direct: lia.is_direct },
         // Neither name nor capabilities: any S-CSCF will do.
         None => Located::Among { wanted: lia.capabilities.unwrap_or_default(), wildcard: lia.wildcarded },
     })

@@ -57,7 +57,7 @@ fn bob() -> String {
 fn lia(result: ResultCode, name: Option<&str>, mandatory: Option<&[u32]>) -> impl FnOnce(&Request, &Cx) -> Cx {
     let server_name = name.map(str::to_owned);
     let capabilities = mandatory.map(|m| ServerCapabilities { mandatory: m.to_vec(), ..Default::default() });
-    move |_, message| Lia { result, server_name, capabilities, wildcarded: None }.to_message(message)
+    move |_, message| Lia { result, server_name, capabilities, wildcarded: None, is_direct: false }.to_message(message)
 }
 
 fn served_by_one() -> impl FnOnce(&Request, &Cx) -> Cx {
@@ -378,10 +378,22 @@ fn services_are_reached_at_their_application_server() {
     let named = wildcard.clone();
     bench.hss_answers(move |_, message| {
         let server_name = Some("sip:one.example".into());
-        Lia { result: ResultCode::SUCCESS, server_name, capabilities: None, wildcarded: Some(named) }
+        Lia { result: ResultCode::SUCCESS, server_name, capabilities: None, wildcarded: Some(named), is_direct: false }
             .to_message(message)
     });
     assert_eq!(bench.sent(FIRST).text(Name::PProfileKey), Some(format!("<{wildcard}>").as_str()));
+    // One that the HSS leads to directly.
+    let mut bench = up(|_| {});
+    bench.receive(CALLER, &invite(&room));
+    bench.hss_answers(move |_, message| {
+        let server_name = Some("sip:as.example".into());
+        Lia { server_name, is_direct: true, ..Lia::bare(ResultCode::SUCCESS) }.to_message(message)
+    });
+    let at_as = bench.sent(AS);
+    answer(&mut bench, AS, &at_as, 503);
+    bench.sent(AS);
+    assert_eq!(refused(&mut bench), 500, "and nobody looks for an S-CSCF");
+    quiet(&mut bench);
     // A domain of services: the HSS is not asked.
     let mut bench = up(|c| drop(c.psi_domains.insert("chat.example".into(), "sip:as.example;lr".into())));
     bench.receive(CALLER, &invite("sip:room@Chat.example"));

@@ -14,6 +14,7 @@ pub use profile::{
     SptKind, TriggerPoint,
 };
 pub use shared::SharedSets;
+pub use trigger::Pattern;
 pub use write::write;
 
 /// Why a document is not a usable subscription, in words for the operator.

@@ -128,7 +128,8 @@ fn every_request_survives_the_wire() {
     let server_name = Some("sip:s".to_owned());
     let uaa = Uaa { result, server_name: server_name.clone(), capabilities: Some(capable.clone()) };
     assert_eq!(Uaa::from_message(&uaa.to_message(&m)), Ok(uaa));
-    let lia = Lia { result, server_name, capabilities: Some(capable), wildcarded: Some("sip:x@b".into()) };
+    let wildcarded = Some("sip:x@b".into());
+    let lia = Lia { result, server_name, capabilities: Some(capable), wildcarded, is_direct: true };
     assert_eq!(Lia::from_message(&lia.to_message(&m)), Ok(lia));
     let user_data = Some(vec![b'x'; 70_001]);
     let saa = Saa { result, impi: Some(impi()), user_data, charging: Some(charging), associated: vec![impi()] };

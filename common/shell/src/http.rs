@@ -79,6 +79,8 @@ fn routes(console: Console) -> Router {
     Router::new()
         .route("/v1/subscribers", post(create).get(list))
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
+        .route("/v1/services", post(create_service).get(list_services))
+        .route("/v1/services/{identity}", get(show_service).patch(change_service).delete(remove_service))
         .route("/v1/bans", get(bans))
         .route("/v1/bans/{source}", axum::routing::delete(lift_ban))
         .route("/v1/status", get(status))
@@ -130,9 +132,14 @@ fn is_authorised(headers: &HeaderMap, token: &Secret<32>) -> bool {
 }
 
 async fn create(State(console): State<Console>, Json(body): Json) -> Response {
-    match call(&console.world, HSS, "subscriber.create", body).await {
+    let made = call(&console.world, HSS, "subscriber.create", body).await;
+    created(made, |made| made.get("imsi").and_then(Value::as_str).map(|imsi| format!("/v1/subscribers/{imsi}")))
+}
+
+fn created(made: Result<Value, Problem>, place: impl FnOnce(&Value) -> Option<String>) -> Response {
+    match made {
         Ok(made) => {
-            let place = made.get("imsi").and_then(Value::as_str).map(|imsi| format!("/v1/subscribers/{imsi}"));
+            let place = place(&made);
             let mut response = answer(StatusCode::CREATED, &made);
             if let Some(place) = place.and_then(|p| HeaderValue::from_str(&p).ok()) {
                 response.headers_mut().insert(header::LOCATION, place);
@@ -148,6 +155,10 @@ async fn import(State(console): State<Console>, body: Body) -> Response {
 }
 
 async fn list(State(console): State<Console>, Query(query): Query<HashMap<String, String>>) -> Response {
+    list_of(&console, "subscriber.list", query).await
+}
+
+async fn list_of(console: &Console, what: &str, query: HashMap<String, String>) -> Response {
     let mut args = json!({"after": "", "limit": PAGE});
     for (name, value) in query {
         match name.as_str() {
@@ -159,7 +170,7 @@ async fn list(State(console): State<Console>, Query(query): Query<HashMap<String
             _ => return refuse(Problem::invalid(&name, "only after and limit are known here")),
         }
     }
-    respond(StatusCode::OK, call(&console.world, HSS, "subscriber.list", args).await)
+    respond(StatusCode::OK, call(&console.world, HSS, what, args).await)
 }
 
 async fn show(State(console): State<Console>, Path(imsi): Path<String>) -> Response {
@@ -173,6 +184,32 @@ async fn change(State(console): State<Console>, Path(imsi): Path<String>, Json(c
 
 async fn remove(State(console): State<Console>, Path(imsi): Path<String>) -> Response {
     match call(&console.world, HSS, "subscriber.remove", json!({"imsi": imsi})).await {
+        Ok(_) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => refuse(problem),
+    }
+}
+
+/// Public service identities. Those in paths are escaped: `sip%3Aecho%40ims.example`.
+async fn create_service(State(console): State<Console>, Json(body): Json) -> Response {
+    // An identity would have to be escaped to stand in a Location; who made it knows it.
+    created(call(&console.world, HSS, "service.create", body).await, |_| None)
+}
+
+async fn list_services(State(console): State<Console>, Query(query): Query<HashMap<String, String>>) -> Response {
+    list_of(&console, "service.list", query).await
+}
+
+async fn show_service(State(console): State<Console>, Path(identity): Path<String>) -> Response {
+    respond(StatusCode::OK, call(&console.world, HSS, "service.show", json!({"identity": identity})).await)
+}
+
+async fn change_service(State(console): State<Console>, Path(identity): Path<String>, Json(changes): Json) -> Response {
+    let args = json!({"identity": identity, "changes": changes});
+    respond(StatusCode::OK, call(&console.world, HSS, "service.change", args).await)
+}
+
+async fn remove_service(State(console): State<Console>, Path(identity): Path<String>) -> Response {
+    match call(&console.world, HSS, "service.remove", json!({"identity": identity})).await {
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(problem) => refuse(problem),
     }

@@ -63,11 +63,11 @@ impl<A> Decision<A> {
 /// The set of a public identity that must go with a private identity of this subscription (steps 1 and 2 of each procedure).
 fn matching_set(view: View<'_>, impi: Option<&Impi>, impu: &Impu) -> Result<usize, Refusal> {
     if let Some(impi) = impi
-        && view.subscription.private_identity(impi).is_none()
+        && !view.subscription.has_private(impi)
     {
         return Err(Refusal::UnknownPrivateIdentity { impi: impi.clone() });
     }
-    view.subscription.set_of(impu).ok_or_else(|| match impi {
+    view.subscription.set_for(impu).ok_or_else(|| match impi {
         Some(impi) => Refusal::IdentitiesDontMatch { impi: impi.clone(), impu: impu.clone() },
         None => Refusal::UnknownPublicIdentity { impu: impu.clone() },
     })
@@ -92,7 +92,7 @@ pub(crate) fn refused(request: &Request, result: ResultCode, message: &Message) 
         Request::Sar(_) => {
             Saa { result, impi: None, user_data: None, charging: None, associated: Vec::new() }.to_message(message)
         }
-        Request::Lir(_) => Lia { result, server_name: None, capabilities: None, wildcarded: None }.to_message(message),
+        Request::Lir(_) => Lia::bare(result).to_message(message),
         Request::Rtr(_) | Request::Ppr(_) => return None,
     })
 }
@@ -147,12 +147,18 @@ pub(crate) mod fixture {
             Self { subscription, state, config, ring, rng }
         }
 
+        pub(crate) fn of_service(args: Value) -> Self {
+            let (subscription, state) = crate::service::create(&args, &Self::new().config).unwrap();
+            Self { subscription, state, ..Self::new() }
+        }
+
         pub(crate) fn view(&self) -> View<'_> {
             View { subscription: &self.subscription, state: &self.state, config: &self.config }
         }
 
         pub(crate) fn impi(&self) -> Impi {
-            self.subscription.private_identities[0].impi.clone()
+            let service = self.subscription.service.as_ref().map(|service| service.impi.clone());
+            service.unwrap_or_else(|| self.subscription.private_identities[0].impi.clone())
         }
 
         pub(crate) fn register(&mut self, set: usize) {

@@ -13,6 +13,10 @@ use std::collections::BTreeSet;
 pub fn decide(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Saa>, Refusal> {
     use ServerAssignmentType as Kind;
     match request.kind {
+        // Nobody registers with a service.
+        Kind::Registration | Kind::ReRegistration if view.subscription.service.is_some() => {
+            Err(Refusal::AssignmentType { kind: request.kind })
+        }
         Kind::Registration | Kind::ReRegistration => register(view, request, asking),
         Kind::UnregisteredUser => serve_unregistered(view, request, asking),
         Kind::NoAssignment => download(view, request, asking),
@@ -51,13 +55,14 @@ fn register(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Sa
 
 /// The registration is as it is to be, and so is the profile that the S-CSCF was given.
 fn is_served(view: View<'_>, impi: &Impi, set: usize, asking: &Scscf) -> bool {
-    let State { assigned, sets, downloaded, .. } = view.state;
+    let State { assigned, sets, downloaded, replaceable, .. } = view.state;
     let is_registered = sets.get(set).is_some_and(|set| set.registered.contains(impi) && !set.unregistered);
-    is_registered && assigned.as_ref() == Some(asking) && *downloaded == view.subscription.revision
+    is_registered && !replaceable && assigned.as_ref() == Some(asking) && *downloaded == view.subscription.revision
 }
 
 /// The registrations at an S-CSCF that is replaced end there (TS 29.228 6.1.3.1, NEW_SERVER_ASSIGNED).
 fn take_over(state: &mut State, asking: &Scscf) -> Option<Termination> {
+    state.replaceable = false;
     let replaced = state.assigned.replace(asking.clone()).filter(|old| old.name != asking.name)?;
     let impis: Vec<Impi> = state.registered_impis().into_iter().cloned().collect();
     state.sets.clear();
@@ -70,10 +75,10 @@ fn serve_unregistered(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<D
     let (impi, set) = one_identity(view, request)?;
     check_free(view, asking)?;
     let mut state = view.state.clone();
-    state.assigned = Some(asking.clone());
+    let terminate = take_over(&mut state, asking);
     let set_state = state.set_mut(set);
     set_state.unregistered = set_state.registered.is_empty();
-    Ok(with_profile(view, request, impi, set, state, None))
+    Ok(with_profile(view, request, impi, set, state, terminate))
 }
 
 fn download(view: View<'_>, request: &Sar, asking: &Scscf) -> Result<Decision<Saa>, Refusal> {
@@ -120,7 +125,7 @@ fn forget(state: &mut State, request: &Sar, asking: &Scscf) {
 /// One S-CSCF at a time serves a subscription.
 fn check_free(view: View<'_>, asking: &Scscf) -> Result<(), Refusal> {
     match &view.state.assigned {
-        Some(assigned) if assigned.name != asking.name => {
+        Some(assigned) if assigned.name != asking.name && !view.state.replaceable => {
             Err(Refusal::OtherServerAssigned { assigned: assigned.name.clone(), asking: asking.name.clone() })
         }
         _ => Ok(()),
@@ -137,6 +142,7 @@ fn one_identity<'a>(view: View<'a>, request: &'a Sar) -> Result<(&'a Impi, usize
     let set = matching_set(view, request.impi.as_ref(), impu)?;
     let any = view.state.sets.get(set).and_then(|s| s.registered.first());
     let any = any.or(view.subscription.private_identities.first().map(|p| &p.impi));
+    let any = any.or(view.subscription.service.as_ref().map(|service| &service.impi));
     match request.impi.as_ref().or(any) {
         Some(impi) => Ok((impi, set)),
         None => Err(Refusal::Corrupt("a subscription without a private identity".into())),
@@ -146,7 +152,7 @@ fn one_identity<'a>(view: View<'a>, request: &'a Sar) -> Result<(&'a Impi, usize
 /// The sets named by any number of public identities; all sets where only the private identity is given.
 fn named_sets(view: View<'_>, request: &Sar) -> Result<BTreeSet<usize>, Refusal> {
     if request.impus.is_empty() {
-        let known = request.impi.as_ref().filter(|impi| view.subscription.private_identity(impi).is_none());
+        let known = request.impi.as_ref().filter(|impi| !view.subscription.has_private(impi));
         return match known {
             Some(impi) => Err(Refusal::UnknownPrivateIdentity { impi: impi.clone() }),
             None => Ok((0..view.subscription.sets.len()).collect()),
@@ -176,7 +182,7 @@ fn profile(view: View<'_>, request: &Sar, impi: &Impi, set: usize) -> Saa {
     Saa {
         result: ResultCode::SUCCESS,
         impi: Some(impi.clone()),
-        user_data: (!has_it).then(|| user_data(subscription, impi, set)),
+        user_data: (!has_it).then(|| user_data(subscription, impi, set, request.impus.first())),
         charging: view.config.charging.to_cx(),
         associated: others.cloned().collect(),
     }
@@ -369,5 +375,40 @@ mod tests {
         assert!(f.state.is_assigned_to(S1));
         ask(&mut f, &Sar { kind: Kind::UserDeregistration, ..second }).unwrap();
         assert_eq!((f.state.registration(0), &f.state.assigned), (Registration::NotRegistered, &None));
+    }
+
+    #[test]
+    fn a_service_is_served_under_its_wildcard_and_never_registered() {
+        let wildcard = "sip:chat-!.*!@ims.example";
+        let mut f = Fixture::of_service(json!({ "identity": wildcard,
+            "criteria": [{ "priority": 0, "server": "sip:as.ims.example" }] }));
+        let room = impu("sip:chat-1@ims.example");
+        let request = Sar { impi: None, ..sar(&f, Kind::UnregisteredUser, std::slice::from_ref(&room), S1) };
+        let saa = ask(&mut f, &request).unwrap();
+        let profile = String::from_utf8(saa.user_data.unwrap()).unwrap();
+        assert!(profile.contains("<WildcardedPSI>sip:chat-!.*!@ims.example</WildcardedPSI>"), "{profile}");
+        assert!(profile.contains("<Identity>sip:chat-1@ims.example</Identity>"), "{profile}");
+        assert_eq!((f.state.registration(0), saa.impi), (Registration::Unregistered, Some(f.impi())));
+        assert!(say(&mut f, Kind::NoAssignment, std::slice::from_ref(&room), S1).is_ok());
+        let refusal = say(&mut f, Kind::Registration, std::slice::from_ref(&room), S1).unwrap_err();
+        assert_eq!(refusal.name(), "assignment-type");
+        say(&mut f, Kind::TimeoutDeregistration, &[room], S1).unwrap();
+        assert_eq!((f.state.registration(0), f.state.assigned.is_none()), (Registration::NotRegistered, true));
+    }
+
+    #[test]
+    fn an_s_cscf_that_is_said_to_be_dead_is_replaced_once() {
+        for kind in [Kind::UnregisteredUser, Kind::Registration] {
+            let mut f = registered();
+            f.state.replaceable = true;
+            let decision = decide(f.view(), &sar(&f, kind, &[number()], S2), &scscf(S2)).unwrap();
+            let change = decision.change.unwrap();
+            assert_eq!(change.terminate.unwrap().scscf.name, S1, "it is told when it is back");
+            assert!(change.state.is_assigned_to(S2) && !change.state.replaceable);
+            let mut f = registered();
+            f.state.replaceable = true;
+            say(&mut f, kind, &[number()], S1).unwrap();
+            assert!(!f.state.replaceable, "it lives after all: {kind:?}");
+        }
     }
 }

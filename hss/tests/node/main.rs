@@ -4,6 +4,7 @@
 mod behind;
 mod provisioning;
 mod refusals;
+mod services;
 mod world;
 
 use hss::Config;

@@ -17,6 +17,7 @@ pub use request::{RegistrationType, RequestView, SessionCase};
 use crate::shared::SharedSets;
 use crate::{Ifc, ProfilePart, ServiceProfile};
 use condition::Trigger;
+pub use pattern::Pattern;
 use pattern::Patterns;
 use request::Asked;
 use std::collections::BTreeMap;

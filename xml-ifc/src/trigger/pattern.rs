@@ -16,7 +16,7 @@ const MOST_NESTING: u32 = 20;
 const MOST_COMPARED: usize = 8192;
 
 /// An expression, ready to search with. As ERE do, it is found anywhere unless it is anchored.
-pub(super) struct Pattern {
+pub struct Pattern {
     text: Box<str>,
     /// None: it is found in everything.
     regex: Option<Regex>,
@@ -24,7 +24,8 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn compile(text: &str, ignore_case: bool) -> Result<Self, String> {
+    /// The error says in a few words what is wrong with the text.
+    pub fn compile(text: &str, ignore_case: bool) -> Result<Self, String> {
         if text.len() > MOST_TEXT {
             return Err(format!("it has {} bytes, more than {MOST_TEXT}", text.len()));
         }
@@ -50,7 +51,7 @@ impl Pattern {
         Ok(Self { text: text.into(), regex: (!is_any).then_some(regex), is_anchored: is_anchored && !is_any })
     }
 
-    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+    pub fn is_in(&self, text: &[u8]) -> bool {
         let text = text.get(..MOST_COMPARED).unwrap_or(text);
         self.regex.as_ref().is_none_or(|regex| regex.is_match(text))
     }

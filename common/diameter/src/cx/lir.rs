@@ -10,6 +10,8 @@ use ims_core::Impu;
 const ORIGINATING: u32 = 0;
 /// User-Authorization-Type REGISTRATION_AND_CAPABILITIES.
 const AND_CAPABILITIES: u32 = 2;
+/// Bit 0 of LIA-Flags (TS 29.229): PSI Direct Routing Indication.
+const PSI_DIRECT_ROUTING: u32 = 1;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lir {
@@ -50,6 +52,15 @@ pub struct Lia {
     pub server_name: Option<String>,
     pub capabilities: Option<ServerCapabilities>,
     pub wildcarded: Option<String>,
+    /// The server is the application server of a service, and no S-CSCF.
+    pub is_direct: bool,
+}
+
+impl Lia {
+    /// Nothing but a result.
+    pub fn bare(result: ResultCode) -> Self {
+        Self { result, server_name: None, capabilities: None, wildcarded: None, is_direct: false }
+    }
 }
 
 impl Lia {
@@ -65,6 +76,9 @@ impl Lia {
             if let Some(identity) = &self.wildcarded {
                 w.utf8(&dict::WILDCARDED_PUBLIC_IDENTITY, identity);
             }
+            if self.is_direct {
+                w.u32(&dict::LIA_FLAGS, PSI_DIRECT_ROUTING);
+            }
         })
     }
 
@@ -72,13 +86,17 @@ impl Lia {
     pub fn from_message(m: &Message) -> Result<Self, DiameterError> {
         let result = ResultCode::from_message(m)?;
         let Some(avps) = super::answer_body(m, result) else {
-            return Ok(Self { result, server_name: None, capabilities: None, wildcarded: None });
+            return Ok(Self::bare(result));
         };
         Ok(Self {
             result,
             server_name: optional_text(&avps, &dict::SERVER_NAME)?,
             capabilities: capabilities(&avps)?,
             wildcarded: super::wildcarded(&avps)?,
+            is_direct: match avps.optional(&dict::LIA_FLAGS)? {
+                Some(flags) => flags.u32()? & PSI_DIRECT_ROUTING != 0,
+                None => false,
+            },
         })
     }
 }
