@@ -20,8 +20,10 @@ pub struct Config {
     pub host: String,
     /// The SIP URI under which the HSS and the I-CSCF know this S-CSCF; absent: sip:HOST:PORT.
     pub name: Option<String>,
-    /// Home domain: realm of challenges, term-ioi.
+    /// Home domain: realm of challenges, inter operator identifier.
     pub domain: String,
+    /// Other names of the home domain: what is sent there is sent to `domain`.
+    pub aliases: Vec<String>,
     /// Address and port, UDP and TCP.
     pub listen: SocketAddr,
     /// Requests larger than this many bytes go by TCP (RFC 3261 18.1.1: 1300 unless the path MTU is known).
@@ -29,6 +31,7 @@ pub struct Config {
     /// Qualities of protection to offer in a challenge: "auth", "auth-int", in order.
     pub qop: Vec<String>,
     pub registration: Registration,
+    pub sessions: Sessions,
     /// Realm of the HSS; absent: ours.
     pub hss_realm: Option<String>,
     /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:5070", in order of preference.
@@ -69,6 +72,17 @@ pub struct Registration {
     pub derive_private_identity: bool,
     /// Believe the right answer of a UE outside IPsec too. The P-CSCF decides which UEs may do without.
     pub accept_unprotected: bool,
+}
+
+/// TS 24.229 5.4.3.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sessions {
+    /// The I-CSCF that requests to users of ours go to, a SIP URI; absent: sip:DOMAIN.
+    pub icscf: Option<String>,
+    /// Communication services (ICSI) that users may ask for in P-Preferred-Service, such as
+    /// "urn:urn-7:3gpp-service.ims.icsi.mmtel", with all that begins with one of them and a dot; empty: any.
+    pub services: Vec<String>,
 }
 
 /// When a protected refresh is challenged.
@@ -139,6 +153,10 @@ pub struct Timers {
     pub t2: Span,
     /// How long a message stays in the network.
     pub t4: Span,
+    /// How long the profile of a user that is not registered is kept for the next request.
+    pub unregistered: Span,
+    /// How long contacts are tried before those with a lower q value are.
+    pub next_contacts: Span,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -152,6 +170,8 @@ pub struct Limits {
     pub max_pending: usize,
     /// SIP transactions of both sides.
     pub max_transactions: usize,
+    /// Profiles of users that are not registered.
+    pub max_unregistered: usize,
 }
 
 impl Default for Config {
@@ -161,10 +181,12 @@ impl Default for Config {
             host: format!("scscf.{DOMAIN}"),
             name: None,
             domain: DOMAIN.into(),
+            aliases: Vec::new(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 6060)),
             udp_limit: 1300,
             qop: vec!["auth".into()],
             registration: Registration::default(),
+            sessions: Sessions::default(),
             hss_realm: None,
             next_hops: BTreeMap::from([
                 (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
@@ -198,13 +220,25 @@ impl Default for Registration {
 
 impl Default for Timers {
     fn default() -> Self {
-        Self { t1: Span(SipTimers::CORE.t1), t2: Span(SipTimers::CORE.t2), t4: Span(SipTimers::CORE.t4) }
+        Self {
+            t1: Span(SipTimers::CORE.t1),
+            t2: Span(SipTimers::CORE.t2),
+            t4: Span(SipTimers::CORE.t4),
+            unregistered: Span::secs(300),
+            next_contacts: Span::secs(20),
+        }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_registrations: 500_000, max_challenges: 100_000, max_pending: 20_000, max_transactions: 100_000 }
+        Self {
+            max_registrations: 500_000,
+            max_challenges: 100_000,
+            max_pending: 20_000,
+            max_transactions: 100_000,
+            max_unregistered: 50_000,
+        }
     }
 }
 
@@ -224,6 +258,10 @@ impl Config {
             !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
         };
         refuse(!domain(&self.domain), "domain: write a domain name")?;
+        refuse(!self.aliases.iter().all(|a| domain(a)), "aliases: write domain names")?;
+        let icscf = self.sessions.icscf.as_deref().map(Uri::parse);
+        let icscf_is_sip = icscf.is_none_or(|uri| uri.is_ok_and(|uri| uri.is_sip()));
+        refuse(!icscf_is_sip, "sessions.icscf: write a SIP URI, such as sip:icscf.ims.example:4060")?;
         let qop = |q: &String| matches!(q.as_str(), "auth" | "auth-int");
         refuse(self.qop.is_empty() || !self.qop.iter().all(qop), "qop: write \"auth\", \"auth-int\" or both")?;
         let r = &self.registration;
@@ -235,10 +273,10 @@ impl Config {
         refuse(r.nonce_lifetime.0.is_zero(), "registration.nonce_lifetime: may not be zero")?;
         refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
-        let t = [self.timers.t1, self.timers.t2, self.timers.t4];
+        let t = [self.timers.t1, self.timers.t2, self.timers.t4, self.timers.unregistered, self.timers.next_contacts];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
         let l = &self.limits;
-        let limits = [l.max_registrations, l.max_challenges, l.max_pending, l.max_transactions];
+        let limits = [l.max_registrations, l.max_challenges, l.max_pending, l.max_transactions, l.max_unregistered];
         refuse(limits.contains(&0), "limits: none may be zero")?;
         self.static_hops().map(drop)
     }
@@ -265,27 +303,6 @@ impl Config {
     /// Where Cx requests go: any HSS of the realm.
     pub(crate) fn hss(&self) -> To {
         self.diameter.any_of(self.hss_realm.as_deref())
-    }
-
-    /// The Service-Route of every registration: `orig` marks requests that its user sends (5.4.3.1).
-    pub(crate) fn service_route(&self) -> String {
-        let name = self.name();
-        let uri = Uri::parse(&name).ok();
-        let host = uri.map_or(self.domain.as_str(), |uri| uri.host());
-        match uri.and_then(|uri| uri.port()) {
-            Some(port) => format!("<sip:orig@{host}:{port};lr>"),
-            None => format!("<sip:orig@{host};lr>"),
-        }
-    }
-
-    /// Whether a Request-URI names this very element.
-    pub(crate) fn is_me(&self, uri: &str) -> bool {
-        let name = self.name();
-        let (Ok(uri), Ok(name)) = (Uri::parse(uri), Uri::parse(&name)) else { return false };
-        let by_name =
-            uri.host().eq_ignore_ascii_case(name.host()) && (uri.port().is_none() || uri.port() == name.port());
-        let by_address = uri.host_ip() == Some(self.listen.ip()) && uri.port() == Some(self.listen.port());
-        uri.is_sip() && (by_name || by_address)
     }
 
     fn static_hops(&self) -> Result<StaticHops, ConfigError> {
@@ -350,19 +367,14 @@ mod tests {
             "registration.aka = ['AKAv1-MD5', 'AKAv1-MD5']",
             "registration.nonce_lifetime = 0",
             "limits.max_challenges = 0",
+            "aliases = ['a b']",
+            "sessions.icscf = 'icscf'",
+            "timers.next_contacts = 0",
             "diameter.origin_realm = 'x'",
         ] {
             assert!(parse(text).unwrap().check().is_err(), "{text}");
         }
         let config = parse("registration.reauthenticate = '24h'").unwrap();
         assert_eq!(config.registration.reauthenticate, Reauthenticate::After(Span::secs(86_400)));
-    }
-
-    #[test]
-    fn the_service_route_marks_the_originating_side() {
-        let mut config = Config::default();
-        assert_eq!(config.service_route(), "<sip:orig@scscf.ims.mnc001.mcc001.3gppnetwork.org:6060;lr>");
-        config.name = Some("sip:[2001:db8::1]".into());
-        assert_eq!(config.service_route(), "<sip:orig@[2001:db8::1];lr>");
     }
 }

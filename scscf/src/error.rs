@@ -15,17 +15,30 @@ pub enum Refusal {
     /// Neither the Authorization header nor To gives a private identity.
     NoPrivateIdentity,
     /// A binding shorter than allowed, in seconds.
-    IntervalTooBrief { least: u32 },
+    IntervalTooBrief {
+        least: u32,
+    },
     /// More bindings than allowed.
-    TooManyBindings { impu: Impu },
+    TooManyBindings {
+        impu: Impu,
+    },
     /// CSeq is not above the one that made the binding.
     OutOfOrder,
     /// The HSS says no.
-    NotAllowed { command: &'static str, impu: Impu, result: ResultCode },
+    NotAllowed {
+        command: &'static str,
+        impu: Impu,
+        result: ResultCode,
+    },
     /// The HSS cannot do it now, or its answer cannot be worked with.
-    HssAnswer { command: &'static str, what: String },
+    HssAnswer {
+        command: &'static str,
+        what: String,
+    },
     /// The HSS, and every other that could be asked, has too much to do.
-    HssBusy { command: &'static str },
+    HssBusy {
+        command: &'static str,
+    },
     /// The HSS does not answer.
     HssSilent(RequestFailure),
     /// The UE says that the network's MAC is wrong.
@@ -43,7 +56,32 @@ pub enum Refusal {
     /// A limit of the configuration is reached.
     Full(&'static str),
     /// A method that this release does not carry yet.
-    NotYet { method: String },
+    NotYet {
+        method: String,
+    },
+    /// Max-Forwards is used up.
+    TooManyHops,
+    /// A request in a dialog that we are not on the path of.
+    NoDialog,
+    /// The original dialog identifier of a request that has its answer already.
+    ChainGone,
+    /// Nobody vouches for who sends the request.
+    NoCaller,
+    /// A UE sends a request by its Service-Route and is not registered here any more.
+    CallerNotRegistered(Impu),
+    /// The served user may not use this identity for sessions.
+    BarredCaller(Impu),
+    BarredCallee(Impu),
+    /// The user asks for a communication service that sessions.services does not have.
+    ServiceNotAllowed(String),
+    /// The Request-URI names nobody who could be served.
+    NoUser,
+    /// The HSS does not know who is called.
+    UnknownUser(Impu),
+    /// The user has no contact, and no service took the request.
+    NotReachable(Impu),
+    /// There is no way to what the Request-URI names.
+    NoRoute(String),
 }
 
 impl Refusal {
@@ -58,14 +96,21 @@ impl Refusal {
             | Self::WrongPassword(_)
             | Self::Unprotected(_)
             | Self::OutOfStep(_)
-            | Self::AllBarred(_) => 403,
+            | Self::AllBarred(_)
+            | Self::NoCaller
+            | Self::BarredCaller(_)
+            | Self::ServiceNotAllowed(_) => 403,
+            Self::BarredCallee(_) | Self::NoUser | Self::UnknownUser(_) | Self::NoRoute(_) => 404,
             Self::BadExtension(_) => 420,
             Self::IntervalTooBrief { .. } => 423,
+            Self::NotReachable(_) => 480,
+            Self::NoDialog | Self::ChainGone => 481,
+            Self::TooManyHops => 483,
             // Not 480 or 503: the I-CSCF would go to another S-CSCF, which would ask the same HSS (TS 24.229 5.3.1.3).
             Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } => 500,
             Self::NotYet { .. } => 501,
             Self::Full(_) => 503,
-            Self::HssSilent(_) => 504,
+            Self::HssSilent(_) | Self::CallerNotRegistered(_) => 504,
         }
     }
 
@@ -93,6 +138,18 @@ impl Refusal {
             Self::AllBarred(_) => "all-barred",
             Self::Full(_) => "full",
             Self::NotYet { .. } => "not-yet",
+            Self::TooManyHops => "too-many-hops",
+            Self::NoDialog => "no-dialog",
+            Self::ChainGone => "chain-gone",
+            Self::NoCaller => "no-caller",
+            Self::CallerNotRegistered(_) => "caller-not-registered",
+            Self::BarredCaller(_) => "barred-caller",
+            Self::BarredCallee(_) => "barred-callee",
+            Self::ServiceNotAllowed(_) => "service-not-allowed",
+            Self::NoUser => "no-user",
+            Self::UnknownUser(_) => "unknown-user",
+            Self::NotReachable(_) => "not-reachable",
+            Self::NoRoute(_) => "no-route",
         }
     }
 }
@@ -101,7 +158,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(what) => write!(f, "{what}: the phone or an element before us writes it wrong"),
-            Self::BadExtension(tags) => write!(f, "the REGISTER requires {tags:?}, which nobody took out on the way"),
+            Self::BadExtension(tags) => {
+                write!(f, "the request requires {tags:?}, which we do not have and nobody took out on the way")
+            }
             Self::NoPrivateIdentity => write!(
                 f,
                 "no private identity: the REGISTER has no user name in Authorization, and To is no SIP URI or registration.derive_private_identity is off"
@@ -159,7 +218,35 @@ impl fmt::Display for Refusal {
                 write!(f, "every identity registered with {impu:?} is barred: unbar one in the HSS")
             }
             Self::Full(limit) => write!(f, "{limit} is reached: raise it or add an S-CSCF"),
-            Self::NotYet { method } => write!(f, "{method}: sessions: not yet served by this release"),
+            Self::NotYet { method } => write!(f, "{method}: not yet served by this release"),
+            Self::TooManyHops => write!(f, "Max-Forwards is used up: look for a routing loop"),
+            Self::NoDialog => {
+                write!(f, "a request in a dialog has no Route of ours: the other end does not keep to the route set")
+            }
+            Self::ChainGone => write!(
+                f,
+                "an application server goes on with a request that has its answer already: it is too slow, or wants a request of its own (parameter orig)"
+            ),
+            Self::NoCaller => write!(
+                f,
+                "the request has neither P-Asserted-Identity nor P-Served-User with a SIP or tel URI: the P-CSCF or the application server before us has to set one"
+            ),
+            Self::CallerNotRegistered(impu) => {
+                write!(f, "{impu:?} sends a request and is not registered here: its phone is told to register again")
+            }
+            Self::BarredCaller(impu) => write!(f, "{impu:?} is barred and calls: unbar it in the HSS if it may"),
+            Self::BarredCallee(impu) => write!(f, "{impu:?} is barred and is called: unbar it in the HSS if it may be"),
+            Self::ServiceNotAllowed(service) => {
+                write!(f, "P-Preferred-Service asks for {service}, which sessions.services does not have")
+            }
+            Self::NoUser => write!(f, "the Request-URI names nobody: what sent it here has to name a user"),
+            Self::UnknownUser(impu) => {
+                write!(f, "the HSS does not know {impu:?}: provision the subscriber, or look why the call came here")
+            }
+            Self::NotReachable(impu) => {
+                write!(f, "{impu:?} is not registered, and no service of its profile takes the request")
+            }
+            Self::NoRoute(uri) => write!(f, "there is no way to a {} URI", uri.split(':').next().unwrap_or_default()),
         }
     }
 }

@@ -4,35 +4,46 @@ mod auth;
 mod config;
 mod digest;
 mod error;
+mod exit;
+mod fork;
 mod kept;
+mod me;
 mod own;
 mod profile;
 mod push;
 mod register;
 mod registrar;
+mod served;
 mod session;
+mod unregistered;
 mod vector;
 mod wish;
 
-pub use config::{AkaAlgorithm, Config, Limits, Reauthenticate, Registration as RegistrationConfig, SecondUe, Timers};
+pub use config::{
+    AkaAlgorithm, Config, Limits, Reauthenticate, Registration as RegistrationConfig, SecondUe, Sessions, Timers,
+};
 pub use error::Refusal;
 
 use auth::Challenges;
 use digest::Nonces;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Outcomes, Samples, catalogue};
-use ims_core::time::{PerSecond, earliest};
+use ims_core::time::{PerSecond, Timers as Due, earliest};
 use ims_core::{Action, Command, Ctx, Event, Impi, Impu, Kept, Node, Problem, RequestId, Time};
 use ims_diameter::DiameterEvent;
 use ims_diameter::cx::{Sar, ServerAssignmentType};
 use ims_diameter::endpoint::{DisconnectCause, RequestFailure};
 use ims_sip::endpoint::{ClientTx, ServerTx};
+use ims_sip::relay::Relay;
 use ims_sip::{Message, Method, Name, SipEvent};
+use me::{Me, Side};
 use own::Own;
 use register::{Attempt, Given};
 use registrar::Registrar;
 use serde_json::{Value, json};
+use session::Passing;
 use std::collections::BTreeMap;
+use unregistered::Unregistered;
 
 /// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
 const SHOWN: usize = 1000;
@@ -49,6 +60,7 @@ const RETRY_SPREAD: u64 = 26;
 
 pub struct Scscf {
     config: Config,
+    me: Me,
     sip: ims_sip::Endpoint,
     cx: ims_diameter::Endpoint,
     /// Challenges that no answer came to yet; each has reg-await-auth running.
@@ -61,6 +73,12 @@ pub struct Scscf {
     waiting: BTreeMap<RequestId, Waiting>,
     /// Requests that we made ourselves, and that are on their way. Those of others are the matter of `session`.
     own: BTreeMap<ClientTx, Own>,
+    /// Requests of others on their way.
+    relay: Relay<Passing>,
+    /// Those whose next contacts are tried when nobody answers.
+    next_contacts: Due<ServerTx>,
+    /// Profiles of users that are not registered.
+    unregistered: Unregistered,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
     untold: BTreeMap<registrar::Id, (Impi, Impu)>,
     /// How often each kind of refusal happened.
@@ -77,6 +95,8 @@ enum Waiting {
     Maa { attempt: Box<Attempt>, given: Option<Box<Given>>, resyncs: u8 },
     /// A registration or de-registration is to be answered.
     Saa { attempt: Box<Attempt>, kind: ServerAssignmentType },
+    /// A request waits for the profile of a user that is not registered.
+    Unregistered { tx: ServerTx, impu: Impu, side: Side },
     /// The HSS was told something, and nobody waits.
     Told { impu: Impu, kind: ServerAssignmentType },
     /// The HSS was told that a registration ran out.
@@ -92,6 +112,10 @@ impl Scscf {
             auth: Challenges::default(),
             nonces: Nonces::default(),
             registrar: Registrar::default(),
+            me: Me::of(&config),
+            relay: Relay::new(config.timers.t1.0 * 64),
+            next_contacts: Due::default(),
+            unregistered: Unregistered::default(),
             config,
             waiting: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -133,7 +157,7 @@ impl Scscf {
         match message.method() {
             Method::Register => self.on_register(tx, message, ctx),
             Method::Subscribe if self.is_for_notifier(message) => self.on_subscribe(tx, message, ctx),
-            Method::Options if self.config.is_me(message.uri()) && !message.has(Name::Route) => {
+            Method::Options if self.is_me(message.uri()) && !message.has(Name::Route) => {
                 let mut answer = Message::response(message, 200, Some(&ctx.rng.token(10)));
                 answer.set(Name::Allow, "REGISTER, OPTIONS");
                 answer.set(Name::Supported, "path");
@@ -149,7 +173,7 @@ impl Scscf {
     fn is_for_notifier(&self, message: &Message) -> bool {
         let event: Option<ims_sip::headers::Event<'_>> = message.first().ok().flatten();
         event.is_some_and(|e| e.package.eq_ignore_ascii_case("reg"))
-            && (self.config.is_me(message.uri())
+            && (self.is_me(message.uri())
                 || Impu::parse(message.uri()).is_ok_and(|impu| self.registrar.of_impu(&impu).next().is_some()))
     }
 
@@ -189,6 +213,7 @@ impl Scscf {
                 self.on_maa(*attempt, given.as_deref(), resyncs, answer, ctx);
             }
             Waiting::Saa { attempt, kind } => self.on_saa(*attempt, kind, answer, ctx),
+            Waiting::Unregistered { tx, impu, side } => self.on_unregistered_profile(tx, impu, side, answer, ctx),
             Waiting::Told { impu, kind } => {
                 if let Err(refusal) = profile::read_saa(answer) {
                     self.count(refusal.name());
@@ -294,6 +319,7 @@ impl Scscf {
         match refusal {
             Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),
             Refusal::BadExtension(tags) => answer.set(Name::Unsupported, tags.join(", ")),
+            Refusal::CallerNotRegistered(_) => self.ask_to_register(&mut answer),
             Refusal::Full(_) | Refusal::HssBusy { .. } | Refusal::HssSilent(RequestFailure::Busy) => {
                 answer.set(Name::RetryAfter, RETRY_LEAST + ctx.rng.below(RETRY_SPREAD));
             }
@@ -332,6 +358,9 @@ impl Scscf {
             has_expired = true;
         }
         self.nonces.expire(ctx.now);
+        self.unregistered.expire(ctx.now);
+        self.relay.on_timeout(ctx.now);
+        self.on_next_contacts_due(ctx);
         if has_expired {
             self.tell_expired(ctx);
         }
@@ -359,7 +388,11 @@ impl Scscf {
 
     /// No request is on its way; challenges may be open and users registered.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty() && self.own.is_empty() && self.sip.is_quiet() && self.cx.is_quiet()
+        self.waiting.is_empty()
+            && self.own.is_empty()
+            && self.relay.is_quiet()
+            && self.sip.is_quiet()
+            && self.cx.is_quiet()
     }
 }
 
@@ -392,7 +425,9 @@ impl Node for Scscf {
 
     fn deadline(&self) -> Option<Time> {
         let own = earliest(earliest(self.auth.deadline(), self.nonces.deadline()), self.registrar.deadline());
-        earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
+        let sessions =
+            earliest(self.relay.deadline(), earliest(self.next_contacts.next(), self.unregistered.deadline()));
+        earliest(earliest(own, sessions), earliest(self.sip.deadline(), self.cx.deadline()))
     }
 
     fn snapshot(&self) -> Value {
@@ -401,6 +436,7 @@ impl Node for Scscf {
             Waiting::Saa { attempt, kind } => {
                 json!({"saa": format!("{:?}", attempt.impu), "kind": format!("{kind:?}")})
             }
+            Waiting::Unregistered { impu, .. } => json!({"unregistered": format!("{impu:?}")}),
             Waiting::Told { impu, kind } => json!({"told": format!("{impu:?}"), "kind": format!("{kind:?}")}),
             Waiting::ToldExpired { impu, .. } => json!({"told": format!("{impu:?}"), "kind": "expired"}),
         });
@@ -413,6 +449,8 @@ impl Node for Scscf {
             "nonces": self.nonces.len(),
             "waiting": waiting.collect::<Vec<_>>(),
             "own_requests": self.own.len(),
+            "requests_under_way": self.relay.len(),
+            "unregistered": self.unregistered.len(),
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),

@@ -70,6 +70,10 @@ impl Identity {
         Some(Self { more, ..plain })
     }
 
+    fn alias_group(&self) -> Option<&str> {
+        self.more.as_ref()?.alias_group.as_deref()
+    }
+
     fn described(&self) -> PublicIdentity {
         match &self.more {
             Some(all) => (**all).clone(),
@@ -127,6 +131,21 @@ impl Profile {
     /// P-Associated-URI: what the user may call itself, the default identity first (TS 24.229 5.4.1.2.2F).
     pub(crate) fn usable(&self) -> impl Iterator<Item = &Impu> {
         self.identities.iter().filter(|i| !i.is_barred).map(|i| &i.impu)
+    }
+
+    pub(crate) fn is_barred(&self, impu: &Impu) -> bool {
+        self.identities.iter().any(|i| i.impu == *impu && i.is_barred)
+    }
+
+    /// The same user as a number, or as a name: an identity of the same alias group, or of the same service profile when no
+    /// group is told (TS 23.228 4.3.3.4), in the other scheme.
+    pub(crate) fn alias(&self, impu: &Impu) -> Option<&Impu> {
+        let own = self.identities.iter().find(|i| i.impu == *impu)?;
+        let is_tel = |i: &Identity| i.impu.as_str().starts_with("tel:");
+        let mut others = self.identities.iter().filter(|i| {
+            !i.is_barred && i.service == own.service && is_tel(i) != is_tel(own) && i.alias_group() == own.alias_group()
+        });
+        others.next().map(|i| &i.impu)
     }
 
     pub(crate) fn has(&self, impu: &Impu) -> bool {
@@ -244,6 +263,9 @@ mod tests {
         let profile = Profile::parse(xml.as_bytes(), None).unwrap();
         assert_eq!(profile.usable().map(Impu::as_str).collect::<Vec<_>>(), ["sip:alice@b", "tel:+1555"]);
         assert!(profile.has(&Impu::parse("sip:imsi@b").unwrap()));
+        let (name, number) = (Impu::parse("sip:alice@b").unwrap(), Impu::parse("tel:+1555").unwrap());
+        assert!(profile.is_barred(&Impu::parse("sip:imsi@b").unwrap()) && !profile.is_barred(&name));
+        assert_eq!((profile.alias(&name), profile.alias(&number)), (None, None), "each has its own services");
         let again = Profile::of(profile.subscription(&Impi::parse("a@b").unwrap()), None);
         assert_eq!(again, profile, "nothing is lost");
     }

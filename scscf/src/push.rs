@@ -41,6 +41,9 @@ impl Scscf {
             self.outcomes.count("ended-by-hss");
             tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
         }
+        for impu in &rtr.impus {
+            self.unregistered.forget(impu);
+        }
         self.auth.forget(&rtr.impi);
         self.nonces.forget(&rtr.impi);
         self.count("network-deregistration");
@@ -62,7 +65,9 @@ impl Scscf {
             None => true,
         };
         let mut changed: Vec<Registration> = self.registrar.of_impi(&ppr.impi).filter(is_about).cloned().collect();
-        if changed.is_empty() {
+        let named = profile.iter().flat_map(|profile| profile.identities.iter());
+        let was_kept = named.filter(|i| self.unregistered.forget(&i.impu)).count() > 0;
+        if changed.is_empty() && !was_kept {
             return ResultCode::USER_UNKNOWN;
         }
         for registration in &mut changed {

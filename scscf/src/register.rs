@@ -266,7 +266,7 @@ impl Scscf {
         if registration.bindings.is_empty() {
             return answer;
         }
-        answer.set(Name::ServiceRoute, self.config.service_route());
+        answer.set(Name::ServiceRoute, self.me.service_route());
         for impu in registration.profile.usable() {
             answer.push_back(Name::PAssociatedUri, format!("<{impu}>"));
         }

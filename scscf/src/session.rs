@@ -1,25 +1,229 @@
-//! Requests that are neither for the registrar nor for us (TS 24.229 5.4.3).
+//! Requests that are neither for the registrar nor for us (TS 24.229 5.4.3): a stateful proxy by RFC 3261 16. Who is served, and
+//! what follows from it, is in [`crate::served`]; the ways out are in [`crate::exit`] and [`crate::fork`].
+//!
+//! Nothing is kept of a dialog: what a request in one needs stands in its Route.
 
+use crate::fork::Targets;
+use crate::me::{Marker, Side};
+use crate::profile::Profile;
+use crate::served::SessionCase;
 use crate::{Refusal, Scscf};
-use ims_core::Ctx;
-use ims_sip::Message;
-use ims_sip::endpoint::{ClientFailure, ClientTx, ServerTx};
+use ims_core::uri::Uri;
+use ims_core::{Ctx, Impu};
+use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
+use ims_sip::headers::{PChargingVector, RecordRoute, To};
+use ims_sip::proxy;
+use ims_sip::relay::Relayed;
+use ims_sip::{Message, Method, Name};
+
+/// Option tags that a request may require of proxies here.
+const PROXY_EXTENSIONS: [&str; 2] = ["gruu", "privacy"];
+
+/// What is kept with a request on its way. Small, because a 2xx may come again for 32 seconds.
+#[derive(Debug)]
+pub(crate) struct Passing {
+    /// Where its user is served; None within a dialog.
+    pub(crate) side: Option<Side>,
+    /// Of an initial request without a final answer.
+    pub(crate) stage: Option<Box<Stage>>,
+}
+
+/// How far an initial request has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// The HSS is asked for the profile of a user that is not registered.
+    Asked,
+    /// On its way out of the originating side.
+    Left,
+    /// To the contacts of the user.
+    Delivered(Targets),
+}
+
+/// On whose behalf a request is worked on.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) impu: Impu,
+    pub(crate) case: SessionCase,
+    pub(crate) profile: Profile,
+}
 
 impl Scscf {
-    pub(crate) fn on_session_request(
-        &mut self,
-        _tx: ServerTx,
-        message: &Message,
-        _ctx: &mut Ctx<'_>,
-    ) -> Result<(), Refusal> {
-        Err(Refusal::NotYet { method: message.method().as_str().to_owned() })
+    pub(crate) fn is_me(&self, uri: &str) -> bool {
+        Uri::parse(uri).is_ok_and(|uri| self.me.is_me(&uri))
     }
 
-    pub(crate) fn on_session_response(&mut self, _tx: ClientTx, _response: Message, _ctx: &mut Ctx<'_>) {}
+    pub(crate) fn on_session_request(
+        &mut self,
+        tx: ServerTx,
+        message: &Message,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
+        let mut request = message.clone();
+        proxy::decrement_max_forwards(&mut request).map_err(|_| Refusal::TooManyHops)?;
+        check_proxy_require(&request)?;
+        let route = proxy::take_own_route(&mut request, |uri| self.me.is_me(uri));
+        if is_in_dialog(&request) {
+            return self.on_request_in_dialog(tx, request, route.is_some(), ctx);
+        }
+        match route.as_deref().map_or(Marker::Plain, Marker::of) {
+            marker @ (Marker::ServiceRoute | Marker::Orig) => self.on_originating(tx, request, &marker, ctx),
+            Marker::Odi(_) => Err(Refusal::ChainGone),
+            Marker::Plain => self.on_terminating(tx, request, ctx),
+        }
+    }
 
-    pub(crate) fn on_session_failed(&mut self, _tx: ClientTx, _cause: ClientFailure, _ctx: &mut Ctx<'_>) {}
+    /// 5.4.3.2 and 5.4.3.3, subsequent requests: along the route set.
+    fn on_request_in_dialog(
+        &mut self,
+        tx: ServerTx,
+        mut request: Message,
+        is_ours: bool,
+        ctx: &mut Ctx<'_>,
+    ) -> Result<(), Refusal> {
+        if !is_ours {
+            return Err(Refusal::NoDialog);
+        }
+        self.skip_own_routes(&mut request);
+        let to = proxy::prepare_next_hop(&mut request);
+        self.relay.open(tx, request.clone(), Passing { side: None, stage: None });
+        self.send_branch(tx, request, to, ctx);
+        Ok(())
+    }
 
-    pub(crate) fn on_ack(&mut self, _ack: Message, _ctx: &mut Ctx<'_>) {}
+    /// Both users may be served here: then two entries of ours follow one another, and the request need not go around.
+    fn skip_own_routes(&self, request: &mut Message) {
+        while proxy::take_own_route(request, |uri| self.me.is_me(uri)).is_some() {}
+    }
 
-    pub(crate) fn on_cancel(&mut self, _invite: ServerTx, _cancel: &Message, _ctx: &mut Ctx<'_>) {}
+    pub(crate) fn send_branch(&mut self, tx: ServerTx, request: Message, to: String, ctx: &mut Ctx<'_>) {
+        let client = self.sip.send_request(request, Destination::Uri(to), ctx);
+        self.relay.branch(tx, client);
+    }
+
+    /// ACK to a 2xx.
+    pub(crate) fn on_ack(&mut self, mut ack: Message, ctx: &mut Ctx<'_>) {
+        let is_ours = proxy::take_own_route(&mut ack, |uri| self.me.is_me(uri)).is_some();
+        if !is_ours || proxy::decrement_max_forwards(&mut ack).is_err() {
+            self.count("stray-ack");
+            return tracing::debug!("an ACK that belongs to no dialog through us is dropped");
+        }
+        self.skip_own_routes(&mut ack);
+        let to = proxy::prepare_next_hop(&mut ack);
+        self.sip.send_ack(ack, Destination::Uri(to), ctx);
+    }
+
+    pub(crate) fn on_cancel(&mut self, invite: ServerTx, cancel: &Message, ctx: &mut Ctx<'_>) {
+        let relayed = self.relay.on_cancel(invite, cancel, &mut self.sip, ctx);
+        self.on_relayed(relayed, ctx);
+    }
+
+    pub(crate) fn on_session_response(&mut self, client: ClientTx, response: Message, ctx: &mut Ctx<'_>) {
+        let relayed = self.relay.on_response(client, response, &mut self.sip, ctx);
+        self.on_relayed(relayed, ctx);
+    }
+
+    pub(crate) fn on_session_failed(&mut self, client: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
+        let relayed = self.relay.on_failed(client, cause, ctx);
+        self.on_relayed(relayed, ctx);
+    }
+
+    fn on_relayed(&mut self, relayed: Relayed, ctx: &mut Ctx<'_>) {
+        match relayed {
+            Relayed::Pass { to, response } => {
+                if response.status() >= 200 {
+                    self.next_contacts.clear(&to);
+                }
+                self.pass(to, response, ctx);
+            }
+            Relayed::Exhausted { to } => self.on_exhausted(to, ctx),
+            Relayed::Nothing => {}
+        }
+    }
+
+    /// Every branch has ended without success.
+    fn on_exhausted(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
+        if self.try_next_contacts(tx, ctx) {
+            return;
+        }
+        self.next_contacts.clear(&tx);
+        let side = self.relay.with(tx).and_then(|with| with.side);
+        if let Some((_, response)) = self.relay.settle(tx) {
+            self.answer(tx, side, response, ctx);
+        }
+    }
+
+    fn pass(&mut self, tx: ServerTx, response: Message, ctx: &mut Ctx<'_>) {
+        let side = self.relay.with(tx).and_then(|with| with.side);
+        self.answer(tx, side, response, ctx);
+    }
+
+    /// The answer of another, back to where the request came from.
+    fn answer(&mut self, tx: ServerTx, side: Option<Side>, mut response: Message, ctx: &mut Ctx<'_>) {
+        if side == Some(Side::Terminating) {
+            self.write_term_ioi(&mut response);
+        }
+        self.sip.respond(tx, response, ctx);
+    }
+
+    /// 5.4.3.2, 5.4.3.3: to stay on the path of the dialog that the request may make.
+    pub(crate) fn record_route(&self, request: &mut Message, side: Side) {
+        if !makes_dialog(request.method()) {
+            return;
+        }
+        let ours = self.me.record_route(side);
+        let top = request.first::<RecordRoute<'_>>().ok().flatten();
+        // Who was between the two of ours did not stay: once is enough.
+        if top.is_none_or(|top| ours.strip_prefix('<').and_then(|o| o.strip_suffix('>')) != Some(top.uri)) {
+            request.push_front(Name::RecordRoute, ours);
+        }
+    }
+
+    /// TS 24.229 4.5: the network that a request comes from. A request without a vector gets one.
+    pub(crate) fn write_orig_ioi(&self, request: &mut Message, ctx: &mut Ctx<'_>) {
+        let fresh = ctx.rng.token(16);
+        let known: Option<PChargingVector<'_>> = request.first().ok().flatten();
+        let vector = PChargingVector {
+            orig_ioi: Some(&self.config.domain),
+            term_ioi: None,
+            ..known.unwrap_or(PChargingVector { icid_value: &fresh, ..PChargingVector::default() })
+        };
+        let vector = vector.to_string();
+        request.set(Name::PChargingVector, vector);
+    }
+
+    pub(crate) fn ask_to_register(&self, answer: &mut Message) {
+        answer.set(Name::PAssertedIdentity, self.me.service_route());
+        answer.set_body("application/3gpp-ims+xml", REGISTER_AGAIN.as_bytes());
+    }
+
+    fn write_term_ioi(&self, response: &mut Message) {
+        let Ok(Some(mut vector)) = response.first::<PChargingVector<'_>>() else { return };
+        vector.term_ioi = Some(&self.config.domain);
+        let vector = vector.to_string();
+        response.set(Name::PChargingVector, vector);
+    }
+}
+
+/// 5.4.3.2: a UE that takes this from its S-CSCF registers anew (5.1.2A.1.6).
+const REGISTER_AGAIN: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ims-3gpp version=\"1\"><alternative-service>\
+    <type>restoration</type><reason>not registered here</reason><action>initial-registration</action>\
+    </alternative-service></ims-3gpp>\n";
+
+fn is_in_dialog(request: &Message) -> bool {
+    matches!(request.first::<To<'_>>(), Ok(Some(to)) if to.tag().is_some())
+}
+
+fn makes_dialog(method: Method<'_>) -> bool {
+    matches!(method, Method::Invite | Method::Subscribe | Method::Refer | Method::Other(_))
+}
+
+/// RFC 3261 16.3 item 5.
+fn check_proxy_require(message: &Message) -> Result<(), Refusal> {
+    if !message.has(Name::ProxyRequire) {
+        return Ok(());
+    }
+    let known = |tag: &&str| PROXY_EXTENSIONS.iter().any(|e| e.eq_ignore_ascii_case(tag));
+    let tags = message.tokens(Name::ProxyRequire);
+    let unknown: Vec<String> = tags.iter().filter(|tag| !known(tag)).map(ToString::to_string).collect();
+    if unknown.is_empty() { Ok(()) } else { Err(Refusal::BadExtension(unknown)) }
 }

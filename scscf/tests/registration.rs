@@ -572,7 +572,7 @@ fn a_request_that_cannot_be_served_says_why() {
     assert_eq!(bench.sent(PCSCF).status(), 400);
     bench.receive(PCSCF, &register(4).text().replace(IMPI, "nobody"));
     assert_eq!(bench.sent(PCSCF).status(), 400);
-    bench.receive(PCSCF, &register(5).text().replace("REGISTER", "MESSAGE"));
+    bench.receive(PCSCF, &format!("{}\nEvent: reg", register(5).text().replace("REGISTER", "SUBSCRIBE")));
     assert_eq!((bench.sent(PCSCF).status(), bench.refusals("not-yet")), (501, 1));
     bench.receive(PCSCF, &register(6).text().replace("REGISTER", "OPTIONS"));
     assert_eq!(bench.sent(PCSCF).status(), 200);

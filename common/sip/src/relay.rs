@@ -272,6 +272,13 @@ impl<T> Relay<T> {
         cancel_all(&branches, reason, sip, ctx);
     }
 
+    /// What is under way for this request is cancelled, and its answers still count: another target is tried besides.
+    pub fn call_off(&mut self, tx: ServerTx, reason: &str, sip: &mut Endpoint, ctx: &mut Ctx<'_>) {
+        if let Some(passage) = self.passages.get(&tx.0) {
+            cancel_all(&passage.open, reason, sip, ctx);
+        }
+    }
+
     fn forget_branches(&mut self, branches: &[ClientTx]) {
         for branch in branches {
             self.by_branch.remove(&branch.0);

@@ -216,17 +216,21 @@ impl<'a> Contact<'a> {
 
     /// In thousandths, 0 to 1000.
     pub fn q(&self) -> Option<u16> {
-        let value = self.addr()?.params.value("q")?;
-        let (whole, part) = value.split_once('.').unwrap_or((value, ""));
-        if part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
-        }
-        let part = format!("{part:0<3}").parse::<u16>().ok()?;
-        match whole {
-            "0" => Some(part),
-            "1" if part == 0 => Some(1000),
-            _ => None,
-        }
+        q_value(self.addr()?.params.value("q")?)
+    }
+}
+
+/// `0.5`: in thousandths, 0 to 1000 (RFC 3261 25.1 qvalue).
+pub fn q_value(text: &str) -> Option<u16> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    if part.len() > 3 || !part.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let part = format!("{part:0<3}").parse::<u16>().ok()?;
+    match whole {
+        "0" => Some(part),
+        "1" if part == 0 => Some(1000),
+        _ => None,
     }
 }
 

@@ -14,7 +14,7 @@ mod via;
 
 pub use addr::{
     Contact, From, NameAddr, PAssertedIdentity, PAssociatedUri, PCalledPartyId, PPreferredIdentity, PServedUser, Path,
-    RecordRoute, ReferTo, ReferredBy, ReplyTo, Route, ServiceRoute, To,
+    RecordRoute, ReferTo, ReferredBy, ReplyTo, Route, ServiceRoute, To, q_value,
 };
 pub use auth::{
     AuthParams, AuthenticationInfo, Authorization, ProxyAuthenticate, ProxyAuthorization, WwwAuthenticate, pieces,
