@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn profiles_end_in_time_and_the_oldest_make_room() {
-        let profile = || Profile { identities: Arc::from([]), services: Arc::from([]), charging: None };
+        let profile = || Profile { identities: Arc::from([]), services: Arc::default(), charging: None };
         let impu = |n: u32| Impu::parse(&format!("sip:{n}@b")).unwrap();
         let mut unregistered = Unregistered::default();
         unregistered.keep(&impu(1), profile(), Time::from_secs(10), 2);
