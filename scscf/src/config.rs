@@ -32,6 +32,7 @@ pub struct Config {
     pub qop: Vec<String>,
     pub registration: Registration,
     pub sessions: Sessions,
+    pub reg_event: RegEvent,
     /// Realm of the HSS; absent: ours.
     pub hss_realm: Option<String>,
     /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:5070", in order of preference.
@@ -83,6 +84,16 @@ pub struct Sessions {
     /// Communication services (ICSI) that users may ask for in P-Preferred-Service, such as
     /// "urn:urn-7:3gpp-service.ims.icsi.mmtel", with all that begins with one of them and a dot; empty: any.
     pub services: Vec<String>,
+}
+
+/// Subscriptions to how a user is registered (TS 24.229 5.4.2.1, RFC 3680).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegEvent {
+    /// Who wants less is told 423.
+    pub min_expires: Seconds,
+    /// Who wants more gets this. A subscription ends with the registration in any case.
+    pub max_expires: Seconds,
 }
 
 /// When a protected refresh is challenged.
@@ -166,6 +177,8 @@ pub struct Limits {
     pub max_registrations: usize,
     /// Challenges that wait for their answer.
     pub max_challenges: usize,
+    /// Subscriptions to how users are registered.
+    pub max_subscriptions: usize,
     /// Requests to the HSS on their way at one time.
     pub max_pending: usize,
     /// SIP transactions of both sides.
@@ -187,6 +200,7 @@ impl Default for Config {
             qop: vec!["auth".into()],
             registration: Registration::default(),
             sessions: Sessions::default(),
+            reg_event: RegEvent::default(),
             hss_realm: None,
             next_hops: BTreeMap::from([
                 (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
@@ -218,6 +232,12 @@ impl Default for Registration {
     }
 }
 
+impl Default for RegEvent {
+    fn default() -> Self {
+        Self { min_expires: Seconds(60), max_expires: Seconds(604_800) }
+    }
+}
+
 impl Default for Timers {
     fn default() -> Self {
         Self {
@@ -235,6 +255,7 @@ impl Default for Limits {
         Self {
             max_registrations: 500_000,
             max_challenges: 100_000,
+            max_subscriptions: 1_500_000,
             max_pending: 20_000,
             max_transactions: 100_000,
             max_unregistered: 50_000,
@@ -272,12 +293,14 @@ impl Config {
         refuse(r.aka.is_empty() || twice, "registration.aka: write each algorithm once, and one at least")?;
         refuse(r.nonce_lifetime.0.is_zero(), "registration.nonce_lifetime: may not be zero")?;
         refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
+        let e = &self.reg_event;
+        refuse(e.min_expires > e.max_expires || e.min_expires.0 == 0, "reg_event: 0 < min_expires <= max_expires")?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
         let t = [self.timers.t1, self.timers.t2, self.timers.t4, self.timers.unregistered, self.timers.next_contacts];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
         let l = &self.limits;
-        let limits = [l.max_registrations, l.max_challenges, l.max_pending, l.max_transactions, l.max_unregistered];
-        refuse(limits.contains(&0), "limits: none may be zero")?;
+        let limits = [l.max_registrations, l.max_challenges, l.max_subscriptions, l.max_pending, l.max_transactions];
+        refuse(limits.contains(&0) || l.max_unregistered == 0, "limits: none may be zero")?;
         self.static_hops().map(drop)
     }
 
@@ -366,6 +389,8 @@ mod tests {
             "registration.aka = []",
             "registration.aka = ['AKAv1-MD5', 'AKAv1-MD5']",
             "registration.nonce_lifetime = 0",
+            "reg_event.min_expires = '8h'\nreg_event.max_expires = '1h'",
+            "limits.max_subscriptions = 0",
             "limits.max_challenges = 0",
             "aliases = ['a b']",
             "sessions.icscf = 'icscf'",

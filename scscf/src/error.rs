@@ -3,6 +3,7 @@
 use ims_core::{Impi, Impu};
 use ims_diameter::cx::ResultCode;
 use ims_diameter::endpoint::RequestFailure;
+use ims_sip::DialogError;
 use std::fmt;
 
 /// A request that goes no further. `Display` is one sentence for the operator: what is wrong, and what to do.
@@ -55,10 +56,24 @@ pub enum Refusal {
     AllBarred(Impu),
     /// A limit of the configuration is reached.
     Full(&'static str),
-    /// A method that this release does not carry yet.
-    NotYet {
-        method: String,
+    /// SUBSCRIBE to the registration state of a user who has none.
+    NotRegistered {
+        impu: Impu,
     },
+    /// SUBSCRIBE by somebody who is neither the user, nor its P-CSCF, nor an application server of it.
+    MayNotSubscribe {
+        impu: Impu,
+    },
+    /// SUBSCRIBE for another event package than reg.
+    BadEvent {
+        package: String,
+    },
+    /// The subscriber does not take the only form in which registrations are told.
+    NotAcceptable,
+    /// SUBSCRIBE in a dialog that is not there (any more).
+    NoSubscription,
+    /// A request that no dialog can be made of, or that is out of order in one.
+    Dialog(DialogError),
     /// Max-Forwards is used up.
     TooManyHops,
     /// A request in a dialog that we are not on the path of.
@@ -99,16 +114,19 @@ impl Refusal {
             | Self::AllBarred(_)
             | Self::NoCaller
             | Self::BarredCaller(_)
-            | Self::ServiceNotAllowed(_) => 403,
+            | Self::ServiceNotAllowed(_)
+            | Self::MayNotSubscribe { .. } => 403,
             Self::BarredCallee(_) | Self::NoUser | Self::UnknownUser(_) | Self::NoRoute(_) => 404,
+            Self::NotAcceptable => 406,
             Self::BadExtension(_) => 420,
             Self::IntervalTooBrief { .. } => 423,
-            Self::NotReachable(_) => 480,
-            Self::NoDialog | Self::ChainGone => 481,
+            Self::NotReachable(_) | Self::NotRegistered { .. } => 480,
+            Self::NoDialog | Self::ChainGone | Self::NoSubscription => 481,
             Self::TooManyHops => 483,
+            Self::BadEvent { .. } => 489,
+            Self::Dialog(error) => error.status(),
             // Not 480 or 503: the I-CSCF would go to another S-CSCF, which would ask the same HSS (TS 24.229 5.3.1.3).
             Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } => 500,
-            Self::NotYet { .. } => 501,
             Self::Full(_) => 503,
             Self::HssSilent(_) | Self::CallerNotRegistered(_) => 504,
         }
@@ -137,7 +155,12 @@ impl Refusal {
             Self::OutOfStep(_) => "out-of-step",
             Self::AllBarred(_) => "all-barred",
             Self::Full(_) => "full",
-            Self::NotYet { .. } => "not-yet",
+            Self::NotRegistered { .. } => "not-registered",
+            Self::MayNotSubscribe { .. } => "may-not-subscribe",
+            Self::BadEvent { .. } => "bad-event",
+            Self::NotAcceptable => "not-acceptable",
+            Self::NoSubscription => "no-subscription",
+            Self::Dialog(_) => "dialog",
             Self::TooManyHops => "too-many-hops",
             Self::NoDialog => "no-dialog",
             Self::ChainGone => "chain-gone",
@@ -218,7 +241,6 @@ impl fmt::Display for Refusal {
                 write!(f, "every identity registered with {impu:?} is barred: unbar one in the HSS")
             }
             Self::Full(limit) => write!(f, "{limit} is reached: raise it or add an S-CSCF"),
-            Self::NotYet { method } => write!(f, "{method}: not yet served by this release"),
             Self::TooManyHops => write!(f, "Max-Forwards is used up: look for a routing loop"),
             Self::NoDialog => {
                 write!(f, "a request in a dialog has no Route of ours: the other end does not keep to the route set")
@@ -247,6 +269,21 @@ impl fmt::Display for Refusal {
                 write!(f, "{impu:?} is not registered, and no service of its profile takes the request")
             }
             Self::NoRoute(uri) => write!(f, "there is no way to a {} URI", uri.split(':').next().unwrap_or_default()),
+            Self::NotRegistered { impu } => {
+                write!(f, "{impu:?} is not registered here: there is nothing to subscribe to")
+            }
+            Self::MayNotSubscribe { impu } => write!(
+                f,
+                "a stranger subscribes to the registration of {impu:?}: if it is an application server, name its host in the initial filter criteria"
+            ),
+            Self::BadEvent { package } => {
+                write!(f, "a subscription to {package:?}, which the S-CSCF does not serve itself: it knows reg alone")
+            }
+            Self::NotAcceptable => write!(f, "the subscriber does not accept application/reginfo+xml"),
+            Self::NoSubscription => {
+                write!(f, "a SUBSCRIBE in a dialog that has ended or never was: the subscriber begins anew")
+            }
+            Self::Dialog(error) => write!(f, "{error}: the phone or an element before us writes it wrong"),
         }
     }
 }

@@ -6,11 +6,14 @@ mod digest;
 mod error;
 mod exit;
 mod fork;
+mod gruu;
 mod kept;
 mod me;
 mod own;
 mod profile;
 mod push;
+mod reg_event;
+mod reginfo;
 mod register;
 mod registrar;
 mod served;
@@ -20,7 +23,8 @@ mod vector;
 mod wish;
 
 pub use config::{
-    AkaAlgorithm, Config, Limits, Reauthenticate, Registration as RegistrationConfig, SecondUe, Sessions, Timers,
+    AkaAlgorithm, Config, Limits, Reauthenticate, RegEvent, Registration as RegistrationConfig, SecondUe, Sessions,
+    Timers,
 };
 pub use error::Refusal;
 
@@ -38,8 +42,9 @@ use ims_sip::relay::Relay;
 use ims_sip::{Message, Method, Name, SipEvent};
 use me::{Me, Side};
 use own::Own;
+use reg_event::{Subscriptions, Why};
 use register::{Attempt, Given};
-use registrar::Registrar;
+use registrar::{Lapse, Registrar};
 use serde_json::{Value, json};
 use session::Passing;
 use std::collections::BTreeMap;
@@ -69,6 +74,8 @@ pub struct Scscf {
     nonces: Nonces,
     /// Who is registered, from where, until when, with which profile.
     registrar: Registrar,
+    /// Who is told how users are registered.
+    subscriptions: Subscriptions,
     /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
     waiting: BTreeMap<RequestId, Waiting>,
     /// Requests that we made ourselves, and that are on their way. Those of others are the matter of `session`.
@@ -116,6 +123,7 @@ impl Scscf {
             relay: Relay::new(config.timers.t1.0 * 64),
             next_contacts: Due::default(),
             unregistered: Unregistered::default(),
+            subscriptions: Subscriptions::default(),
             config,
             waiting: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -168,17 +176,15 @@ impl Scscf {
         }
     }
 
-    /// SUBSCRIBE to the registration state of a user of ours (5.4.2.1.1), or within such a subscription: then the
-    /// Request-URI is the Contact that we gave.
+    /// SUBSCRIBE to us, as within a subscription, whose Contact we are; or to the registration state of a user of ours
+    /// (5.4.2.1.1).
     fn is_for_notifier(&self, message: &Message) -> bool {
-        let event: Option<ims_sip::headers::Event<'_>> = message.first().ok().flatten();
-        event.is_some_and(|e| e.package.eq_ignore_ascii_case("reg"))
-            && (self.is_me(message.uri())
-                || Impu::parse(message.uri()).is_ok_and(|impu| self.registrar.of_impu(&impu).next().is_some()))
-    }
-
-    fn on_subscribe(&mut self, _tx: ServerTx, _message: &Message, _ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        Err(Refusal::NotYet { method: "SUBSCRIBE".into() })
+        let is_reg = || {
+            let event: Option<ims_sip::headers::Event<'_>> = message.first().ok().flatten();
+            event.is_some_and(|e| e.package.eq_ignore_ascii_case("reg"))
+        };
+        let is_of_ours = || Impu::parse(message.uri()).is_ok_and(|impu| self.registrar.is_registered(&impu));
+        self.is_me(message.uri()) || is_reg() && is_of_ours()
     }
 
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
@@ -275,6 +281,9 @@ impl Scscf {
     /// What was kept when the process ended.
     fn on_restored(&mut self, portion: Vec<Kept>, ctx: &mut Ctx<'_>) {
         for Kept { key, value } in portion {
+            if reg_event::is_key(&key) && self.subscriptions.restore(&key, &value) {
+                continue;
+            }
             let read = kept::id(&key).ok_or(kept::Unusable::Damaged);
             match read.and_then(|id| Ok((id, kept::read(&value)?))) {
                 Ok((id, registration)) => {
@@ -318,6 +327,8 @@ impl Scscf {
         let mut answer = Message::response(request, refusal.status(), Some(&ctx.rng.token(10)));
         match refusal {
             Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),
+            Refusal::BadEvent { .. } => answer.set(Name::AllowEvents, "reg"),
+            Refusal::NotAcceptable => answer.set(Name::Accept, reginfo::MEDIA_TYPE),
             Refusal::BadExtension(tags) => answer.set(Name::Unsupported, tags.join(", ")),
             Refusal::CallerNotRegistered(_) => self.ask_to_register(&mut answer),
             Refusal::Full(_) | Refusal::HssBusy { .. } | Refusal::HssSilent(RequestFailure::Busy) => {
@@ -349,14 +360,19 @@ impl Scscf {
             self.tell_hss(&impi, &challenge.impu, ServerAssignmentType::AuthenticationTimeout, ctx);
         }
         let mut has_expired = false;
-        while let Some((id, gone)) = self.registrar.pop_expired(ctx.now) {
+        while let Some(Lapse { id, before, is_over }) = self.registrar.pop_expired(ctx.now) {
+            self.on_registration_changed(Some(&before), id, Why::Expired, ctx);
+            if !is_over {
+                continue;
+            }
             self.count("registration-expired");
             self.outcomes.count("expired");
-            tracing::info!(impu = ?gone.impu, "registration expired: the phone did not refresh it");
-            self.forget_password_if_gone(&gone.impi);
-            self.untold.insert(id, (gone.impi, gone.impu));
+            tracing::info!(impu = ?before.impu, "registration expired: the phone did not refresh it");
+            self.forget_password_if_gone(&before.impi);
+            self.untold.insert(id, (before.impi, before.impu));
             has_expired = true;
         }
+        self.expire_subscriptions(ctx);
         self.nonces.expire(ctx.now);
         self.unregistered.expire(ctx.now);
         self.relay.on_timeout(ctx.now);
@@ -400,7 +416,10 @@ impl Node for Scscf {
     fn handle(&mut self, event: Event, ctx: &mut Ctx<'_>) {
         self.registrar.set_clock(ctx.now);
         match event {
-            Event::Start => self.cx.on_start(ctx),
+            Event::Start => {
+                self.cx.on_start(ctx);
+                self.review_subscriptions(ctx);
+            }
             Event::Sip(packet) => self.sip.on_packet(packet, ctx),
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
             Event::FlowClosed(conn) => self.sip.on_flow_closed(conn, ctx),
@@ -427,7 +446,8 @@ impl Node for Scscf {
         let own = earliest(earliest(self.auth.deadline(), self.nonces.deadline()), self.registrar.deadline());
         let sessions =
             earliest(self.relay.deadline(), earliest(self.next_contacts.next(), self.unregistered.deadline()));
-        earliest(earliest(own, sessions), earliest(self.sip.deadline(), self.cx.deadline()))
+        let own = earliest(earliest(own, self.subscriptions.deadline()), sessions);
+        earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
     }
 
     fn snapshot(&self) -> Value {
@@ -444,6 +464,7 @@ impl Node for Scscf {
             "role": "scscf",
             "registered": self.registrar.len(),
             "registrations": self.registrar.describe(SHOWN),
+            "subscriptions": self.subscriptions.len(),
             "untold": self.untold.len(),
             "challenges": self.auth.len(),
             "nonces": self.nonces.len(),
@@ -464,6 +485,7 @@ impl Node for Scscf {
         out.counts(&catalogue::REFUSALS, &self.refusals);
         out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len());
         out.size(&catalogue::REGISTERED, &[], self.registrar.len());
+        out.size(&catalogue::SUBSCRIPTIONS, &[], self.subscriptions.len());
         out.size(&catalogue::AUTHENTICATING, &[], self.auth.len());
     }
 }

@@ -69,11 +69,20 @@ impl Me {
         self.route(ODI, token)
     }
 
+    /// Contact of a dialog of our own: where its requests come to.
+    pub(crate) fn contact(&self, user: &str) -> String {
+        format!("<{}>", self.uri(user, ""))
+    }
+
     fn route(&self, user: &str, more: &str) -> String {
+        format!("<{};lr>", self.uri(user, more))
+    }
+
+    fn uri(&self, user: &str, more: &str) -> String {
         let host = &self.host;
         match self.port {
-            Some(port) => format!("<sip:{user}{more}@{host}:{port};lr>"),
-            None => format!("<sip:{user}{more}@{host};lr>"),
+            Some(port) => format!("sip:{user}{more}@{host}:{port}"),
+            None => format!("sip:{user}{more}@{host}"),
         }
     }
 }

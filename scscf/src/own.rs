@@ -2,20 +2,22 @@
 //! its answer goes on with. Requests of others on their way through are the matter of [`crate::session`].
 
 use crate::Scscf;
+use crate::reg_event::SubscriptionId;
 use ims_core::Ctx;
 use ims_sip::Message;
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination};
 
 /// What a request of ours is for.
 #[derive(Debug)]
-pub(crate) enum Own {}
+pub(crate) enum Own {
+    /// Tells a subscriber how a user is registered.
+    Notify { subscription: SubscriptionId },
+}
 
 impl Scscf {
-    /// Sends a request of ours to its topmost Route, or else to its Request-URI.
-    #[allow(dead_code, reason = "the first request of our own comes with reg-event")]
-    pub(crate) fn send_own(&mut self, message: Message, own: Own, ctx: &mut Ctx<'_>) {
-        let to = Destination::Uri(ims_sip::proxy::next_hop(&message));
-        let tx = self.sip.send_request(message, to, ctx);
+    /// Sends a request of ours to `next`, which a dialog or a Route gives.
+    pub(crate) fn send_own(&mut self, message: Message, next: String, own: Own, ctx: &mut Ctx<'_>) {
+        let tx = self.sip.send_request(message, Destination::Uri(next), ctx);
         self.own.insert(tx, own);
     }
 
@@ -35,7 +37,10 @@ impl Scscf {
     }
 
     /// A request of ours has its final answer, or none will come.
-    fn on_own_end(&mut self, own: Own, _answer: Result<Message, ClientFailure>, _ctx: &mut Ctx<'_>) {
-        match own {}
+    fn on_own_end(&mut self, own: Own, answer: Result<Message, ClientFailure>, ctx: &mut Ctx<'_>) {
+        let answer = answer.as_ref().map_err(|cause| *cause);
+        match own {
+            Own::Notify { subscription } => self.on_notify_answer(subscription, answer, ctx),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
 use xml_ifc::trigger::{CompiledCriteria, Compiler};
-use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
+use xml_ifc::{ApplicationServer, ImsSubscription, PublicIdentity, ServiceProfile};
 
 /// Identities of one subscription that are kept: more are cut off.
 const MAX_IDENTITIES: usize = 256;
@@ -115,6 +115,12 @@ impl Profile {
         let named = |p: &PublicIdentity| Impu::parse(&p.identity).is_ok_and(|named| named == *impu);
         let at = own.or_else(|| self.services.profiles.iter().position(|p| p.public_identities.iter().any(named)));
         Criteria { services: self.services.clone(), at: at.unwrap_or(0) }
+    }
+
+    /// The application servers of all criteria, shared ones too, some of them several times.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = &ApplicationServer> {
+        let all = |criteria: &'_ CompiledCriteria| 0..criteria.len();
+        self.services.ready().iter().flat_map(move |c| all(c).filter_map(|at| c.get(at))).map(|ifc| &ifc.server)
     }
 
     /// As the HSS gave it.

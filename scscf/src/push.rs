@@ -3,10 +3,12 @@
 
 use crate::Scscf;
 use crate::profile::Profile;
-use crate::registrar::Registration;
+use crate::reg_event::Why;
+use crate::reginfo::Happened;
+use crate::registrar::{Changed, Registration};
 use ims_core::{Ctx, Impu};
 use ims_diameter::Message;
-use ims_diameter::cx::{Ppa, Ppr, Request, ResultCode, Rta, Rtr};
+use ims_diameter::cx::{Ppa, Ppr, ReasonCode, Request, ResultCode, Rta, Rtr};
 use ims_diameter::endpoint::RequestToken;
 use ims_diameter::message::DiameterError;
 use std::sync::Arc;
@@ -37,7 +39,11 @@ impl Scscf {
             |r: &Registration| rtr.impus.is_empty() || rtr.impus.iter().any(|i| r.impu == *i || r.profile.has(i));
         let gone: Vec<Impu> = self.registrar.of_impi(&rtr.impi).filter(|r| named(r)).map(|r| r.impu.clone()).collect();
         for impu in &gone {
-            self.registrar.remove(&rtr.impi, impu, ctx.actions);
+            let changed = self.registrar.remove(&rtr.impi, impu, ctx.actions);
+            let why = Why::Network(happens(rtr.reason));
+            if let Some(Changed { id, before }) = changed {
+                self.on_registration_changed(before.as_ref(), id, why, ctx);
+            }
             self.outcomes.count("ended-by-hss");
             tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
         }
@@ -76,7 +82,19 @@ impl Scscf {
             registration.profile = Profile { charging, ..new };
         }
         tracing::info!(impi = ?ppr.impi, sets = changed.len(), "profile changed by the HSS");
-        changed.into_iter().for_each(|registration| self.registrar.store(registration, ctx.actions));
+        for registration in changed {
+            if let Some(Changed { id, before }) = self.registrar.store(registration, ctx.actions) {
+                self.on_registration_changed(before.as_ref(), id, Why::Network(Happened::Deactivated), ctx);
+            }
+        }
         ResultCode::SUCCESS
+    }
+}
+
+/// What the UE is told: to stay away, or to register anew, which finds it another S-CSCF (TS 24.229 5.4.1.5).
+fn happens(reason: ReasonCode) -> Happened {
+    match reason {
+        ReasonCode::PermanentTermination => Happened::Rejected,
+        ReasonCode::NewServerAssigned | ReasonCode::ServerChange | ReasonCode::RemoveScscf => Happened::Deactivated,
     }
 }

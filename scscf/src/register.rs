@@ -1,7 +1,8 @@
 //! REGISTER (TS 24.229 5.4.1): who asks, whether to believe it, what the HSS says to it, and the answer.
 
 use crate::profile::{Profile, read_saa, refused};
-use crate::registrar::Registration;
+use crate::reg_event::Why;
+use crate::registrar::{Changed, Registration};
 use crate::wish::{Contacts, Wish};
 use crate::{Refusal, Scscf, Waiting};
 use ims_core::{Ctx, Impi, Impu};
@@ -247,9 +248,12 @@ impl Scscf {
             (true, 0) => tracing::info!(?impu, ?impi, "de-registered by the user"),
             (true, _) => tracing::debug!(?impu, ?impi, contacts, "registration changed"),
         }
-        self.registrar.store(registration, ctx.actions);
+        let changed = self.registrar.store(registration, ctx.actions);
         self.forget_password_if_gone(&attempt.impi);
         self.sip.respond(attempt.tx, answer, ctx);
+        if let Some(Changed { id, before }) = changed {
+            self.on_registration_changed(before.as_ref(), id, Why::ByUser, ctx);
+        }
     }
 
     /// 5.4.1.2.2F: what a 200 to REGISTER holds.

@@ -97,6 +97,21 @@ impl Registration {
 /// A registration keeps its number as long as it lives, restarts included.
 pub(crate) type Id = u64;
 
+/// A registration is not any more what it was.
+pub(crate) struct Changed {
+    pub(crate) id: Id,
+    pub(crate) before: Option<Registration>,
+}
+
+/// Contacts of a registration have run out.
+pub(crate) struct Lapse {
+    pub(crate) id: Id,
+    /// With the contacts that have gone.
+    pub(crate) before: Registration,
+    /// None is left: the registration has gone.
+    pub(crate) is_over: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Registrar {
     /// Boxed, because half of a map's room is empty.
@@ -134,8 +149,12 @@ impl Registrar {
         self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu)).and_then(|id| self.by_id(id))
     }
 
-    fn by_id(&self, id: Id) -> Option<&Registration> {
+    pub(crate) fn by_id(&self, id: Id) -> Option<&Registration> {
         self.registrations.get(&id).map(|r| &**r)
+    }
+
+    pub(crate) fn is_registered(&self, impu: &Impu) -> bool {
+        self.by_impu.contains_key(impu)
     }
 
     /// The registrations of an identity by all the private identities that share it.
@@ -152,8 +171,9 @@ impl Registrar {
         ids.iter().copied().find(|id| self.by_id(*id).is_some_and(&is_it))
     }
 
-    /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows.
-    pub(crate) fn store(&mut self, registration: Registration, actions: &mut Vec<Action>) {
+    /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows. None
+    /// when nothing changes.
+    pub(crate) fn store(&mut self, registration: Registration, actions: &mut Vec<Action>) -> Option<Changed> {
         let same = |r: &Registration| {
             r.impu == registration.impu
                 || registration.profile.has(&r.impu)
@@ -161,18 +181,19 @@ impl Registrar {
         };
         let known = self.id_of(&registration.impi, same);
         if known.is_some_and(|id| self.by_id(id) == Some(&registration)) {
-            return;
+            return None;
         }
-        let was = known.and_then(|id| self.remove_id(id));
+        let before = known.and_then(|id| self.remove_id(id));
+        let id = known.unwrap_or(self.next);
         if registration.bindings.is_empty() {
-            if let Some(id) = known.filter(|_| was.is_some()) {
+            if before.is_some() {
                 actions.push(Action::Delete { key: kept::key(id) });
             }
-            return;
+            return before.map(|before| Changed { id, before: Some(before) });
         }
-        let id = known.unwrap_or(self.next);
         actions.push(Action::Put(Kept { key: kept::key(id), value: kept::write(&registration).into() }));
         self.insert(id, registration);
+        Some(Changed { id, before })
     }
 
     /// Takes in what was kept. A registration that ran out meanwhile is given back.
@@ -203,10 +224,10 @@ impl Registrar {
         self.registrations.insert(id, Box::new(registration));
     }
 
-    pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu, actions: &mut Vec<Action>) -> Option<Registration> {
+    pub(crate) fn remove(&mut self, impi: &Impi, impu: &Impu, actions: &mut Vec<Action>) -> Option<Changed> {
         let id = self.id_of(impi, |r| r.impu == *impu || r.profile.has(impu))?;
         actions.push(Action::Delete { key: kept::key(id) });
-        self.remove_id(id)
+        self.remove_id(id).map(|before| Changed { id, before: Some(before) })
     }
 
     fn remove_id(&mut self, id: Id) -> Option<Registration> {
@@ -219,16 +240,20 @@ impl Registrar {
         Some(*registration)
     }
 
-    /// Bindings whose time is over go; a registration that lost its last one is given back, once each. It stays kept until the HSS
-    /// knows.
-    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<(Id, Registration)> {
+    /// Bindings whose time is over go, those of one registration at a time. A registration that lost its last one stays kept
+    /// until the HSS knows.
+    pub(crate) fn pop_expired(&mut self, now: Time) -> Option<Lapse> {
         while let Some(id) = self.expiry.pop(now) {
             let Some(registration) = self.registrations.get_mut(&id) else { continue };
-            registration.bindings.retain(|b| b.expires_at > now);
-            match registration.bindings.iter().map(|b| b.expires_at).min() {
-                Some(at) => self.expiry.set(id, at),
-                None => return self.remove_id(id).map(|gone| (id, gone)),
+            if registration.bindings.iter().all(|b| b.expires_at <= now) {
+                return self.remove_id(id).map(|before| Lapse { id, before, is_over: true });
             }
+            let before = (**registration).clone();
+            registration.bindings.retain(|b| b.expires_at > now);
+            if let Some(at) = registration.bindings.iter().map(|b| b.expires_at).min() {
+                self.expiry.set(id, at);
+            }
+            return Some(Lapse { id, before, is_over: false });
         }
         None
     }
@@ -356,7 +381,7 @@ mod tests {
         assert_eq!((actions.len(), keys.len()), (3, 2), "nothing is written when nothing changes; the place stays");
         assert_eq!((registrar.len(), registrar.deadline()), (2, Some(Time::from_secs(600))));
         assert!(registrar.pop_expired(Time::from_secs(599)).is_none());
-        assert_eq!(registrar.pop_expired(Time::from_secs(600)).map(|(_, r)| r.impi), Some(b));
+        assert_eq!(registrar.pop_expired(Time::from_secs(600)).map(|lapse| lapse.before.impi), Some(b));
         assert!(registrar.pop_expired(Time::from_secs(600)).is_none());
         assert!(registrar.remove(&a, &number, &mut actions).is_some());
         assert!(matches!(actions.last(), Some(Action::Delete { key }) if *key == kept::key(0)), "{actions:?}");

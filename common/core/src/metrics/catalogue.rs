@@ -29,6 +29,8 @@ metrics! {
         "REGISTERs answered for good and registrations ended; cause is the refusal, or the status that came from the core";
     REGISTERED: Gauge "imsbox_registered_handsets" []
         "Registrations in force";
+    SUBSCRIPTIONS: Gauge "imsbox_registration_subscriptions" []
+        "Subscriptions to how users are registered";
     AUTHENTICATING: Gauge "imsbox_authenticating_handsets" []
         "Handsets with an open challenge";
     IN_PROGRESS: Gauge "imsbox_requests_in_progress" []

@@ -193,6 +193,12 @@ impl Dialog {
         self.local_seq
     }
 
+    /// Requests of ours go on behind this CSeq: for a dialog that was kept, whose last ones are not known any more. Gaps are
+    /// allowed (12.2.2).
+    pub fn skip_to(&mut self, cseq: u32) {
+        self.local_seq = self.local_seq.max(cseq);
+    }
+
     /// The next request of ours, and where it goes (12.2.1.1): Max-Forwards, Route, From, To, Call-ID and CSeq are
     /// written. A strict router ahead gets it the way it wants it. Not for ACK and CANCEL.
     pub fn request(&mut self, method: &str) -> (Message, String) {

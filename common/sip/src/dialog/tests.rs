@@ -250,6 +250,10 @@ fn a_peer_without_tag_is_still_known() {
 fn a_dialog_is_kept_and_comes_back() {
     let dialog = Dialog::as_uas(&invite(), "b1").unwrap();
     let json = serde_json::to_string(&dialog).unwrap();
-    assert_eq!(serde_json::from_str::<Dialog>(&json).unwrap(), dialog);
+    let mut again = serde_json::from_str::<Dialog>(&json).unwrap();
+    assert_eq!(again, dialog);
+    again.skip_to(40);
+    again.skip_to(7);
+    assert_eq!(raw(&again.request("NOTIFY").0, Name::CSeq), ["41 NOTIFY"]);
     assert!(size_of::<Dialog>() <= 32, "{}", size_of::<Dialog>());
 }

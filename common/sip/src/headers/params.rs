@@ -37,6 +37,11 @@ impl<'a> Params<'a> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        self.as_written().map(|(name, value)| (name, value.map(unquote)))
+    }
+
+    /// Each name with its value, which keeps the quotes that it has.
+    pub fn as_written(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
         let mut rest = Some(self.0);
         let has_quotes = self.0.contains('"');
         std::iter::from_fn(move || {
@@ -50,7 +55,7 @@ impl<'a> Params<'a> {
                 let one = trim_str(at.map_or(text, |at| text.get(..at).unwrap_or_default()));
                 if !one.is_empty() {
                     let parts = split_pair(one);
-                    return Some(parts.map_or((one, None), |(n, v)| (trim_str(n), Some(unquote(trim_str(v))))));
+                    return Some(parts.map_or((one, None), |(n, v)| (trim_str(n), Some(trim_str(v)))));
                 }
             }
         })
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(p.value("received"), Some("[::1]:5"));
         assert!(!p.has("z"));
         assert_eq!(p.iter().count(), 4);
+        assert_eq!(p.as_written().find(|(name, _)| *name == "q"), Some(("q", Some("\"0;5\""))));
     }
 
     #[test]
