@@ -164,6 +164,8 @@ pub struct Timers {
     pub t2: Span,
     /// How long a message stays in the network.
     pub t4: Span,
+    /// How long an application server may be silent, not even say 100, before the criterion's DefaultHandling counts.
+    pub as_answer: Span,
     /// How long the profile of a user that is not registered is kept for the next request.
     pub unregistered: Span,
     /// How long contacts are tried before those with a lower q value are.
@@ -183,6 +185,8 @@ pub struct Limits {
     pub max_pending: usize,
     /// SIP transactions of both sides.
     pub max_transactions: usize,
+    /// Requests in the hands of application servers.
+    pub max_chains: usize,
     /// Profiles of users that are not registered.
     pub max_unregistered: usize,
 }
@@ -244,6 +248,7 @@ impl Default for Timers {
             t1: Span(SipTimers::CORE.t1),
             t2: Span(SipTimers::CORE.t2),
             t4: Span(SipTimers::CORE.t4),
+            as_answer: Span::secs(4),
             unregistered: Span::secs(300),
             next_contacts: Span::secs(20),
         }
@@ -258,6 +263,7 @@ impl Default for Limits {
             max_subscriptions: 1_500_000,
             max_pending: 20_000,
             max_transactions: 100_000,
+            max_chains: 100_000,
             max_unregistered: 50_000,
         }
     }
@@ -296,11 +302,26 @@ impl Config {
         let e = &self.reg_event;
         refuse(e.min_expires > e.max_expires || e.min_expires.0 == 0, "reg_event: 0 < min_expires <= max_expires")?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
-        let t = [self.timers.t1, self.timers.t2, self.timers.t4, self.timers.unregistered, self.timers.next_contacts];
+        let t = [
+            self.timers.t1,
+            self.timers.t2,
+            self.timers.t4,
+            self.timers.as_answer,
+            self.timers.unregistered,
+            self.timers.next_contacts,
+        ];
         refuse(t.iter().any(|s| s.0.is_zero()), "timers: none may be zero")?;
         let l = &self.limits;
-        let limits = [l.max_registrations, l.max_challenges, l.max_subscriptions, l.max_pending, l.max_transactions];
-        refuse(limits.contains(&0) || l.max_unregistered == 0, "limits: none may be zero")?;
+        let limits = [
+            l.max_registrations,
+            l.max_challenges,
+            l.max_subscriptions,
+            l.max_pending,
+            l.max_transactions,
+            l.max_chains,
+            l.max_unregistered,
+        ];
+        refuse(limits.contains(&0), "limits: none may be zero")?;
         self.static_hops().map(drop)
     }
 

@@ -95,6 +95,10 @@ pub enum Refusal {
     UnknownUser(Impu),
     /// The user has no contact, and no service took the request.
     NotReachable(Impu),
+    /// The application server of a criterion is no SIP URI.
+    NoServer(String),
+    /// An application server says nothing, and the criterion wants it.
+    ServerSilent(String),
     /// There is no way to what the Request-URI names.
     NoRoute(String),
 }
@@ -118,6 +122,7 @@ impl Refusal {
             | Self::MayNotSubscribe { .. } => 403,
             Self::BarredCallee(_) | Self::NoUser | Self::UnknownUser(_) | Self::NoRoute(_) => 404,
             Self::NotAcceptable => 406,
+            Self::ServerSilent(_) => 408,
             Self::BadExtension(_) => 420,
             Self::IntervalTooBrief { .. } => 423,
             Self::NotReachable(_) | Self::NotRegistered { .. } => 480,
@@ -126,7 +131,7 @@ impl Refusal {
             Self::BadEvent { .. } => 489,
             Self::Dialog(error) => error.status(),
             // Not 480 or 503: the I-CSCF would go to another S-CSCF, which would ask the same HSS (TS 24.229 5.3.1.3).
-            Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } => 500,
+            Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } | Self::NoServer(_) => 500,
             Self::Full(_) => 503,
             Self::HssSilent(_) | Self::CallerNotRegistered(_) => 504,
         }
@@ -172,6 +177,8 @@ impl Refusal {
             Self::NoUser => "no-user",
             Self::UnknownUser(_) => "unknown-user",
             Self::NotReachable(_) => "not-reachable",
+            Self::NoServer(_) => "no-server",
+            Self::ServerSilent(_) => "server-silent",
             Self::NoRoute(_) => "no-route",
         }
     }
@@ -268,6 +275,16 @@ impl fmt::Display for Refusal {
             Self::NotReachable(impu) => {
                 write!(f, "{impu:?} is not registered, and no service of its profile takes the request")
             }
+            Self::NoServer(server) => {
+                write!(
+                    f,
+                    "the application server {server:?} is no SIP URI: correct the criteria of the user in the HSS"
+                )
+            }
+            Self::ServerSilent(server) => write!(
+                f,
+                "the application server {server} does not answer within timers.as_answer: check that it runs and can be reached"
+            ),
             Self::NoRoute(uri) => write!(f, "there is no way to a {} URI", uri.split(':').next().unwrap_or_default()),
             Self::NotRegistered { impu } => {
                 write!(f, "{impu:?} is not registered here: there is nothing to subscribe to")

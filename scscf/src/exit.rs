@@ -1,7 +1,7 @@
 //! Where a request of a user goes that leaves the originating side (TS 24.229 5.4.3.2).
 
 use crate::me::Side;
-use crate::session::{Passing, Stage};
+use crate::session::Step;
 use crate::{Refusal, Scscf};
 use ims_core::Ctx;
 use ims_core::uri::{Scheme, Uri};
@@ -18,13 +18,13 @@ pub(crate) enum Target {
 }
 
 impl Scscf {
-    pub(crate) fn leave(&mut self, tx: ServerTx, mut request: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+    pub(crate) fn leave(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let Some(passage) = self.relay.get_mut(tx) else { return Ok(()) };
+        if let Some(stage) = &mut passage.with.stage {
+            stage.step = Step::Left;
+        }
+        let mut request = passage.request.clone();
         let target = self.next_target(&request)?;
-        self.relay.open(
-            tx,
-            request.clone(),
-            Passing { side: Some(Side::Originating), stage: Some(Box::new(Stage::Left)) },
-        );
         self.record_route(&mut request, Side::Originating);
         let to = match target {
             Target::Home { uri } => {

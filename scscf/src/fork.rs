@@ -2,12 +2,13 @@
 
 use crate::me::Side;
 use crate::registrar::Binding;
-use crate::session::{Passing, Served, Stage};
+use crate::served::Served;
+use crate::session::{Stage, Step};
 use crate::{Refusal, Scscf};
 use ims_core::Ctx;
 use ims_sip::endpoint::ServerTx;
 use ims_sip::headers::Params;
-use ims_sip::{Message, Name, proxy};
+use ims_sip::{Name, proxy};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -48,28 +49,27 @@ impl Targets {
 }
 
 impl Scscf {
-    pub(crate) fn deliver(
-        &mut self,
-        tx: ServerTx,
-        mut request: Message,
-        served: &Served,
-        ctx: &mut Ctx<'_>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn deliver(&mut self, tx: ServerTx, served: &Served, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let bindings =
             self.registrar.of_impu(&served.impu).flat_map(|r| &r.bindings).filter(|b| b.expires_at > ctx.now);
         let contacts: Vec<(u16, Target)> = bindings.map(|b| (q_value(&b.contact.params), Target::of(b))).collect();
         if contacts.is_empty() {
             return Err(Refusal::NotReachable(served.impu.clone()));
         }
+        let Some(passage) = self.relay.get(tx) else { return Ok(()) };
+        let mut request = passage.request.clone();
         // What the callee was called (RFC 7315 4.2): the contact takes the place of it.
         let called = request.uri().to_owned();
         request.set(Name::PCalledPartyId, format!("<{called}>"));
         request.remove(Name::Route);
         self.write_orig_ioi(&mut request, ctx);
         self.record_route(&mut request, Side::Terminating);
-        let targets = Targets::by_preference(contacts);
-        let stage = Box::new(Stage::Delivered(targets));
-        self.relay.open(tx, request, Passing { side: Some(Side::Terminating), stage: Some(stage) });
+        if let Some(passage) = self.relay.get_mut(tx) {
+            passage.request = request;
+            if let Some(stage) = &mut passage.with.stage {
+                stage.step = Step::Delivered(Targets::by_preference(contacts));
+            }
+        }
         self.try_next_contacts(tx, ctx);
         Ok(())
     }
@@ -78,9 +78,12 @@ impl Scscf {
     pub(crate) fn try_next_contacts(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) -> bool {
         let Some(passage) = self.relay.get_mut(tx) else { return false };
         let is_over = passage.is_cancelled() || passage.best().is_some_and(|status| status >= 600);
-        let Some(Stage::Delivered(targets)) = passage.with.stage.as_deref_mut().filter(|_| !is_over) else {
+        let Some(Stage { step: Step::Delivered(targets), .. }) = passage.with.stage.as_deref_mut() else {
             return false;
         };
+        if is_over {
+            return false;
+        }
         let Some(group) = targets.0.pop_front() else { return false };
         let more = !targets.0.is_empty();
         let request = passage.request.clone();
@@ -92,18 +95,16 @@ impl Scscf {
             self.send_branch(tx, copy, to, ctx);
         }
         match more {
-            true => self.next_contacts.set(tx, ctx.now + self.config.timers.next_contacts.0),
-            false => drop(self.next_contacts.clear(&tx)),
+            true => self.patience.set(tx, ctx.now + self.config.timers.next_contacts.0),
+            false => drop(self.patience.clear(&tx)),
         }
         true
     }
 
     /// Nobody has answered for a while, and there are others. Whoever answers all the same before hearing of it is the one.
-    pub(crate) fn on_next_contacts_due(&mut self, ctx: &mut Ctx<'_>) {
-        while let Some(tx) = self.next_contacts.pop(ctx.now) {
-            self.relay.call_off(tx, NO_ANSWER, &mut self.sip, ctx);
-            self.try_next_contacts(tx, ctx);
-        }
+    pub(crate) fn on_contacts_silent(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
+        self.relay.call_off(tx, NO_ANSWER, &mut self.sip, ctx);
+        self.try_next_contacts(tx, ctx);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The serving CSCF (TS 24.229 5.4): authenticates users with the vectors of the HSS and is their registrar.
 
 mod auth;
+mod chain;
 mod config;
 mod digest;
 mod error;
@@ -29,6 +30,7 @@ pub use config::{
 pub use error::Refusal;
 
 use auth::Challenges;
+use chain::{Chains, Outcome};
 use digest::Nonces;
 use ims_core::config::ConfigError;
 use ims_core::metrics::{Outcomes, Samples, catalogue};
@@ -82,8 +84,10 @@ pub struct Scscf {
     own: BTreeMap<ClientTx, Own>,
     /// Requests of others on their way.
     relay: Relay<Passing>,
-    /// Those whose next contacts are tried when nobody answers.
-    next_contacts: Due<ServerTx>,
+    /// For how long an application server, or contacts, may have one of them before others are tried.
+    patience: Due<ServerTx>,
+    /// Original dialog identifiers in the hands of application servers.
+    chains: Chains,
     /// Profiles of users that are not registered.
     unregistered: Unregistered,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
@@ -91,6 +95,8 @@ pub struct Scscf {
     /// How often each kind of refusal happened.
     refusals: BTreeMap<&'static str, u64>,
     outcomes: Outcomes,
+    /// What became of requests that went to application servers.
+    server_outcomes: BTreeMap<Outcome, u64>,
     /// Refusals that the log still takes.
     told: PerSecond,
 }
@@ -121,7 +127,8 @@ impl Scscf {
             registrar: Registrar::default(),
             me: Me::of(&config),
             relay: Relay::new(config.timers.t1.0 * 64),
-            next_contacts: Due::default(),
+            patience: Due::default(),
+            chains: Chains::default(),
             unregistered: Unregistered::default(),
             subscriptions: Subscriptions::default(),
             config,
@@ -130,6 +137,7 @@ impl Scscf {
             untold: BTreeMap::new(),
             refusals: BTreeMap::new(),
             outcomes: Outcomes::default(),
+            server_outcomes: BTreeMap::new(),
             told: PerSecond::new(REFUSALS_TOLD),
         })
     }
@@ -376,7 +384,7 @@ impl Scscf {
         self.nonces.expire(ctx.now);
         self.unregistered.expire(ctx.now);
         self.relay.on_timeout(ctx.now);
-        self.on_next_contacts_due(ctx);
+        self.on_patience_over(ctx);
         if has_expired {
             self.tell_expired(ctx);
         }
@@ -444,8 +452,7 @@ impl Node for Scscf {
 
     fn deadline(&self) -> Option<Time> {
         let own = earliest(earliest(self.auth.deadline(), self.nonces.deadline()), self.registrar.deadline());
-        let sessions =
-            earliest(self.relay.deadline(), earliest(self.next_contacts.next(), self.unregistered.deadline()));
+        let sessions = earliest(self.relay.deadline(), earliest(self.patience.next(), self.unregistered.deadline()));
         let own = earliest(earliest(own, self.subscriptions.deadline()), sessions);
         earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
     }
@@ -460,6 +467,7 @@ impl Node for Scscf {
             Waiting::Told { impu, kind } => json!({"told": format!("{impu:?}"), "kind": format!("{kind:?}")}),
             Waiting::ToldExpired { impu, .. } => json!({"told": format!("{impu:?}"), "kind": "expired"}),
         });
+        let servers: BTreeMap<&str, u64> = self.server_outcomes.iter().map(|(o, n)| (o.name(), *n)).collect();
         json!({
             "role": "scscf",
             "registered": self.registrar.len(),
@@ -472,6 +480,8 @@ impl Node for Scscf {
             "own_requests": self.own.len(),
             "requests_under_way": self.relay.len(),
             "unregistered": self.unregistered.len(),
+            "chains": self.chains.len(),
+            "application_servers": servers,
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
             "diameter": self.cx.snapshot(),
@@ -482,6 +492,10 @@ impl Node for Scscf {
         self.sip.metrics(out);
         self.cx.metrics(out);
         self.outcomes.metrics(out);
+        for (outcome, n) in &self.server_outcomes {
+            out.count(&catalogue::AS_REQUESTS, &[outcome.name()], *n);
+        }
+        out.size(&catalogue::UNDER_WAY, &[], self.relay.len());
         out.counts(&catalogue::REFUSALS, &self.refusals);
         out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len());
         out.size(&catalogue::REGISTERED, &[], self.registrar.len());

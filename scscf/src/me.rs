@@ -64,7 +64,6 @@ impl Me {
         }
     }
 
-    #[allow(dead_code, reason = "for the chain of application servers")]
     pub(crate) fn odi_route(&self, token: &str) -> String {
         self.route(ODI, token)
     }

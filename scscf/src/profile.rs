@@ -36,7 +36,6 @@ pub(crate) struct ServiceSet {
 }
 
 /// The criteria of one service profile. Whoever goes through them holds them, whatever becomes of the registration meanwhile.
-#[allow(dead_code, reason = "held by chains of application servers")]
 #[derive(Clone)]
 pub(crate) struct Criteria {
     services: Arc<ServiceSet>,
@@ -108,7 +107,6 @@ impl Profile {
     }
 
     /// The criteria that apply to an identity: those of its service profile. Of a profile that went through [`Services::share`].
-    #[allow(dead_code, reason = "asked when sessions are served")]
     pub(crate) fn criteria(&self, impu: &Impu) -> Criteria {
         let own = self.identities.iter().find(|i| i.impu == *impu).map(|i| usize::from(i.service));
         // A service, or an identity that a wildcard stands for.

@@ -136,7 +136,6 @@ impl Registrar {
     }
 
     /// Has a profile share what it has in common with those of others, and its criteria made ready: of a user who is not registered.
-    #[allow(dead_code, reason = "asked when sessions are served")]
     pub(crate) fn share(&mut self, profile: &mut Profile) {
         self.services.share(profile);
     }

@@ -1,9 +1,10 @@
 //! Who is served by an initial request, and how (TS 24.229 5.4.3.1 to 5.4.3.3): the session case, the profile that counts, barring,
 //! and what the S-CSCF vouches for.
 
+use crate::chain::Chain;
 use crate::me::{Marker, Side};
 use crate::profile::{Profile, read_saa, refused};
-use crate::session::{Passing, Served, Stage};
+use crate::session::{Passing, Stage, Step};
 use crate::{Refusal, Scscf, Waiting};
 use ims_core::uri::{Scheme, Uri};
 use ims_core::{Ctx, Impu};
@@ -12,29 +13,26 @@ use ims_diameter::endpoint::RequestFailure;
 use ims_sip::endpoint::ServerTx;
 use ims_sip::headers::{PAssertedIdentity, PServedUser};
 use ims_sip::{Message, Name};
+use xml_ifc::trigger::SessionCase;
 
-/// `SessionCase` of TS 29.228 B.2.3.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SessionCase {
-    Originating,
-    Terminating,
-    TerminatingUnregistered,
-    OriginatingUnregistered,
+/// On whose behalf a request is worked on.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) impu: Impu,
+    pub(crate) case: SessionCase,
+    pub(crate) profile: Profile,
 }
 
-impl SessionCase {
-    pub(crate) fn side(self) -> Side {
-        match self {
-            Self::Terminating | Self::TerminatingUnregistered => Side::Terminating,
-            Self::Originating | Self::OriginatingUnregistered => Side::Originating,
-        }
+impl Served {
+    pub(crate) fn side(&self) -> Side {
+        if self.case.is_originating() { Side::Originating } else { Side::Terminating }
     }
+}
 
-    fn unregistered(side: Side) -> Self {
-        match side {
-            Side::Originating => Self::OriginatingUnregistered,
-            Side::Terminating => Self::TerminatingUnregistered,
-        }
+fn unregistered(side: Side) -> SessionCase {
+    match side {
+        Side::Originating => SessionCase::OriginatingUnregistered,
+        Side::Terminating => SessionCase::TerminatingUnregistered,
     }
 }
 
@@ -92,7 +90,7 @@ impl Scscf {
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
         if let Some(profile) = self.unregistered.find(&impu).cloned() {
-            return self.begin(tx, request, Served { impu, case: SessionCase::unregistered(side), profile }, ctx);
+            return self.begin(tx, request, Served { impu, case: unregistered(side), profile }, ctx);
         }
         if self.waiting.len() >= self.config.limits.max_pending {
             return Err(Refusal::Full("limits.max_pending"));
@@ -107,7 +105,11 @@ impl Scscf {
         };
         let id = self.cx.send_request(sar.to_message(), &self.config.hss(), ctx);
         self.waiting.insert(id, Waiting::Unregistered { tx, impu, side });
-        self.relay.open(tx, request, Passing { side: Some(side), stage: Some(Box::new(Stage::Asked)) });
+        self.relay.open(
+            tx,
+            request,
+            Passing { side: Some(side), stage: Some(Box::new(Stage { chain: None, step: Step::Begun })) },
+        );
         Ok(())
     }
 
@@ -119,8 +121,9 @@ impl Scscf {
         answer: Result<&ims_diameter::Message, RequestFailure>,
         ctx: &mut Ctx<'_>,
     ) {
-        let result = read_profile(&impu, answer);
-        if let Ok(profile) = &result {
+        let mut result = read_profile(&impu, answer);
+        if let Ok(profile) = &mut result {
+            self.registrar.share(profile);
             let (until, most) = (ctx.now + self.config.timers.unregistered.0, self.config.limits.max_unregistered);
             self.unregistered.keep(&impu, profile.clone(), until, most);
         }
@@ -132,7 +135,7 @@ impl Scscf {
                 (SessionCase::Originating, Ok(registration.profile.clone()))
             }
             Some(registration) => (SessionCase::Terminating, Ok(registration.profile.clone())),
-            None => (SessionCase::unregistered(side), result),
+            None => (unregistered(side), result),
         };
         let request = passage.request;
         let begun = profile.and_then(|profile| self.begin(tx, request.clone(), Served { impu, case, profile }, ctx));
@@ -143,7 +146,7 @@ impl Scscf {
 
     /// The served user is known.
     fn begin(&mut self, tx: ServerTx, mut request: Message, served: Served, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        let side = served.case.side();
+        let side = served.side();
         if served.profile.is_barred(&served.impu) {
             return Err(match side {
                 Side::Originating => Refusal::BarredCaller(served.impu),
@@ -156,10 +159,8 @@ impl Scscf {
             self.write_orig_ioi(&mut request, ctx);
         }
         request.remove(Name::PServedUser);
-        match side {
-            Side::Originating => self.leave(tx, request, ctx),
-            Side::Terminating => self.deliver(tx, request, &served, ctx),
-        }
+        self.enter(tx, request, Chain::of(served), ctx);
+        Ok(())
     }
 
     /// 5.4.3.2: the service that the user asks for becomes one that we vouch for, if it may be used.
@@ -211,7 +212,7 @@ fn assert_alias(request: &mut Message, served: &Served) {
 }
 
 /// `sip:+1555@domain;user=phone` names the same as `tel:+1555`.
-fn number_alias(uri: &Uri<'_>) -> Option<Impu> {
+pub(crate) fn number_alias(uri: &Uri<'_>) -> Option<Impu> {
     let number = uri.user().filter(|user| uri.scheme() == Scheme::Sip && user.starts_with('+'))?;
     let number = number.split_once(';').map_or(number, |(number, _)| number);
     Impu::parse(&format!("tel:{number}")).ok()

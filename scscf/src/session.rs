@@ -3,13 +3,12 @@
 //!
 //! Nothing is kept of a dialog: what a request in one needs stands in its Route.
 
+use crate::chain::{AtServer, Chain, Outcome};
 use crate::fork::Targets;
 use crate::me::{Marker, Side};
-use crate::profile::Profile;
-use crate::served::SessionCase;
 use crate::{Refusal, Scscf};
+use ims_core::Ctx;
 use ims_core::uri::Uri;
-use ims_core::{Ctx, Impu};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
 use ims_sip::headers::{PChargingVector, RecordRoute, To};
 use ims_sip::proxy;
@@ -30,21 +29,39 @@ pub(crate) struct Passing {
 
 /// How far an initial request has come.
 #[derive(Debug)]
-pub(crate) enum Stage {
-    /// The HSS is asked for the profile of a user that is not registered.
-    Asked,
+pub(crate) struct Stage {
+    /// None: who is served is not known yet.
+    pub(crate) chain: Option<Chain>,
+    pub(crate) step: Step,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Nobody has it; or the HSS is asked for the profile of a user that is not registered.
+    Begun,
+    /// An application server has it.
+    Server(AtServer),
     /// On its way out of the originating side.
     Left,
     /// To the contacts of the user.
     Delivered(Targets),
 }
 
-/// On whose behalf a request is worked on.
-#[derive(Clone, Debug)]
-pub(crate) struct Served {
-    pub(crate) impu: Impu,
-    pub(crate) case: SessionCase,
-    pub(crate) profile: Profile,
+impl Passing {
+    pub(crate) fn chain(&self) -> Option<&Chain> {
+        self.stage.as_ref()?.chain.as_ref()
+    }
+
+    pub(crate) fn chain_mut(&mut self) -> Option<&mut Chain> {
+        self.stage.as_mut()?.chain.as_mut()
+    }
+
+    pub(crate) fn server(&self) -> Option<&AtServer> {
+        match &self.stage.as_ref()?.step {
+            Step::Server(server) => Some(server),
+            _ => None,
+        }
+    }
 }
 
 impl Scscf {
@@ -67,7 +84,7 @@ impl Scscf {
         }
         match route.as_deref().map_or(Marker::Plain, Marker::of) {
             marker @ (Marker::ServiceRoute | Marker::Orig) => self.on_originating(tx, request, &marker, ctx),
-            Marker::Odi(_) => Err(Refusal::ChainGone),
+            Marker::Odi(odi) => self.on_given_back(tx, &odi, request, ctx),
             Marker::Plain => self.on_terminating(tx, request, ctx),
         }
     }
@@ -118,8 +135,24 @@ impl Scscf {
     }
 
     pub(crate) fn on_session_response(&mut self, client: ClientTx, response: Message, ctx: &mut Ctx<'_>) {
+        if let Some(tx) = self.relay.server_of(client) {
+            match response.status() {
+                status @ ..200 => self.on_server_alive(tx, status),
+                200..300 => self.on_success(tx),
+                _ => {}
+            }
+        }
         let relayed = self.relay.on_response(client, response, &mut self.sip, ctx);
         self.on_relayed(relayed, ctx);
+    }
+
+    /// Before the relay keeps what is left for the repetitions.
+    fn on_success(&mut self, tx: ServerTx) {
+        self.end_server(tx, Outcome::Answered);
+        self.patience.clear(&tx);
+        if let Some(passage) = self.relay.get_mut(tx) {
+            passage.with.stage = None;
+        }
     }
 
     pub(crate) fn on_session_failed(&mut self, client: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
@@ -130,10 +163,8 @@ impl Scscf {
     fn on_relayed(&mut self, relayed: Relayed, ctx: &mut Ctx<'_>) {
         match relayed {
             Relayed::Pass { to, response } => {
-                if response.status() >= 200 {
-                    self.next_contacts.clear(&to);
-                }
-                self.pass(to, response, ctx);
+                let side = self.relay.with(to).and_then(|with| with.side);
+                self.answer(to, side, response, ctx);
             }
             Relayed::Exhausted { to } => self.on_exhausted(to, ctx),
             Relayed::Nothing => {}
@@ -142,19 +173,31 @@ impl Scscf {
 
     /// Every branch has ended without success.
     fn on_exhausted(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
-        if self.try_next_contacts(tx, ctx) {
+        if self.on_server_exhausted(tx, ctx) || self.try_next_contacts(tx, ctx) {
             return;
         }
-        self.next_contacts.clear(&tx);
-        let side = self.relay.with(tx).and_then(|with| with.side);
-        if let Some((_, response)) = self.relay.settle(tx) {
-            self.answer(tx, side, response, ctx);
+        self.patience.clear(&tx);
+        if let Some((passage, response)) = self.relay.settle(tx) {
+            self.answer(tx, passage.with.side, response, ctx);
         }
     }
 
-    fn pass(&mut self, tx: ServerTx, response: Message, ctx: &mut Ctx<'_>) {
-        let side = self.relay.with(tx).and_then(|with| with.side);
-        self.answer(tx, side, response, ctx);
+    /// What was taken in cannot go on.
+    pub(crate) fn refuse_passage(&mut self, tx: ServerTx, refusal: &Refusal, ctx: &mut Ctx<'_>) {
+        self.patience.clear(&tx);
+        if let Some(passage) = self.relay.close(tx) {
+            self.refuse(tx, &passage.request, refusal, ctx);
+        }
+    }
+
+    /// Somebody has had the request for long enough.
+    pub(crate) fn on_patience_over(&mut self, ctx: &mut Ctx<'_>) {
+        while let Some(tx) = self.patience.pop(ctx.now) {
+            match self.relay.get(tx).and_then(|p| p.with.server()) {
+                Some(_) => self.on_server_silent(tx, ctx),
+                None => self.on_contacts_silent(tx, ctx),
+            }
+        }
     }
 
     /// The answer of another, back to where the request came from.

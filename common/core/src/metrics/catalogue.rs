@@ -35,6 +35,10 @@ metrics! {
         "Handsets with an open challenge";
     IN_PROGRESS: Gauge "imsbox_requests_in_progress" []
         "Requests that wait for another element, the kernel or the store";
+    UNDER_WAY: Gauge "imsbox_proxied_requests" []
+        "Requests on their way through, without a final answer; calls that ring are among them";
+    AS_REQUESTS: Counter "imsbox_application_server_requests_total" ["outcome"]
+        "Requests that went to an application server: answered, continued or terminated after it failed, cancelled";
     REGISTRATION_TIME: Histogram "imsbox_registration_duration_seconds" ["phase"]
         "Time that a REGISTER took until its answer left: challenge, answer; total is the whole registration with both";
     SESSIONS: Gauge "imsbox_sessions" ["state"]
