@@ -1,5 +1,6 @@
 //! Configuration of one handset.
 
+use crate::call::Script;
 use ims_aka::{Algorithm, Sqn, Usim};
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
@@ -203,6 +204,10 @@ pub struct Config {
     pub refresh_every: Option<Span>,
     /// Keep a list of the last steps, for people to read.
     pub journal: bool,
+    /// Put a seal of its body on every message that is not a REGISTER, for the handset at the other end to check.
+    pub seal: bool,
+    /// What the handset does by itself when it calls and when it is called.
+    pub script: Script,
     /// Misbehave.
     pub quirk: Option<Quirk>,
 }
@@ -251,6 +256,8 @@ impl Default for Config {
             obey_retry_after: true,
             refresh_every: None,
             journal: true,
+            seal: false,
+            script: Script::default(),
             quirk: None,
         }
     }
@@ -327,6 +334,7 @@ impl Config {
         if self.sec_agree && (self.offers.is_empty() || self.client_ports == 0) {
             return Err(invalid("offers", "sec-agree needs at least one offer and one client port"));
         }
+        self.script.check().map_err(|why| invalid("script", why))?;
         if let Some(bad) = self.offers.iter().find(|s| !s.is_valid()) {
             return Err(invalid("offers", format!("{} with {} is no pair", bad.alg.token(), bad.ealg.token())));
         }

@@ -51,6 +51,40 @@ pub enum Fault {
     HeaderLeaked(&'static str),
     #[error("rspauth in Authentication-Info does not prove the network")]
     WrongRspauth,
+    #[error("the Request-URI {0} is not the Contact that was registered")]
+    NotOurContact(String),
+    #[error("a Route is left in a request to the handset")]
+    RouteLeft,
+    #[error("a Via is left in a response to the handset")]
+    ViaLeft,
+    #[error("the topmost Via names {0}, which is not the protected server port of the P-CSCF (TS 24.229 5.2.6.4)")]
+    ViaNotProtected(String),
+    #[error("an initial request has no P-Called-Party-ID (TS 24.229 5.4.3.3)")]
+    NoCalledParty,
+    #[error("P-Called-Party-ID names {0}, which is no identity of ours")]
+    WrongCalledParty(String),
+    #[error("what makes a dialog has no Record-Route")]
+    NoRecordRoute,
+    #[error("the Record-Route {0} does not name the protected server port of the P-CSCF (TS 24.229 5.2.6.3, 5.2.6.4)")]
+    RecordRouteNotProtected(String),
+    #[error("P-Asserted-Identity came although its owner asked for privacy (RFC 3325 7)")]
+    IdentityDespitePrivacy,
+    #[error("the body is not what its sender sealed")]
+    BodyAltered,
+    #[error("a response does not repeat From tag, Call-ID and CSeq of its request")]
+    OtherRequest,
+    #[error("a response has no To tag")]
+    NoToTag,
+    #[error("the To tag changed within a dialog")]
+    ToTagChanged,
+    #[error("what makes a dialog has no Contact")]
+    NoContact,
+    #[error("the 2xx has no answer to our offer, or one that is none (RFC 3264 6)")]
+    BadAnswer,
+    #[error("the same INVITE came twice by two ways (RFC 3261 8.2.2.2)")]
+    Merged,
+    #[error("the session description cannot be read")]
+    BadOffer,
 }
 
 impl Fault {
@@ -79,6 +113,23 @@ impl Fault {
             Self::NoAssociatedUri => "no-associated-uri",
             Self::HeaderLeaked(_) => "header-leaked",
             Self::WrongRspauth => "wrong-rspauth",
+            Self::NotOurContact(_) => "not-our-contact",
+            Self::RouteLeft => "route-left",
+            Self::ViaLeft => "via-left",
+            Self::ViaNotProtected(_) => "via-not-protected",
+            Self::NoCalledParty => "no-called-party",
+            Self::WrongCalledParty(_) => "wrong-called-party",
+            Self::NoRecordRoute => "no-record-route",
+            Self::RecordRouteNotProtected(_) => "record-route-not-protected",
+            Self::IdentityDespitePrivacy => "identity-despite-privacy",
+            Self::BodyAltered => "body-altered",
+            Self::OtherRequest => "other-request",
+            Self::NoToTag => "no-to-tag",
+            Self::ToTagChanged => "to-tag-changed",
+            Self::NoContact => "no-contact",
+            Self::BadAnswer => "bad-answer",
+            Self::Merged => "merged",
+            Self::BadOffer => "bad-offer",
         }
     }
 }

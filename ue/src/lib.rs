@@ -5,6 +5,7 @@
 //! Commands (`Event::Command`): `register`, `refresh`, `query`, `deregister` are answered when the procedure ends,
 //! `status` at once.
 
+pub mod call;
 mod challenge;
 pub mod config;
 pub mod error;
@@ -12,6 +13,7 @@ mod register;
 mod request;
 mod sa;
 
+pub use call::{CallReport, Outcome, Script, Side};
 pub use config::{Config, DigestName, Key, Password, Quirk};
 pub use error::{Failure, Fault};
 pub use register::{Binding, Procedure};
@@ -24,7 +26,7 @@ use ims_core::time::earliest;
 use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, Node, Problem, RequestId, Time, Timers, Transport};
 use ims_sip::endpoint::{ClientFailure, ClientTx, EndpointConfig, LocateConfig, ServerTx, SipTimers};
 use ims_sip::locate::StaticHops;
-use ims_sip::{Endpoint, Message, Method, SipEvent};
+use ims_sip::{Endpoint, Message, SipEvent};
 use register::Attempt;
 use request::DigestCredential;
 use sa::Sets;
@@ -48,6 +50,8 @@ pub(crate) enum Timer {
     SaAnswer,
     /// The set with this spi_us has had its time.
     Retire(u32),
+    /// Of the call with this number.
+    Call(u32, call::Alarm),
 }
 
 /// What names our registration at the registrar: one Call-ID, rising CSeq (RFC 3261 10.2).
@@ -95,6 +99,9 @@ pub struct Ue {
     pub(crate) last_failure: Option<String>,
     faults: BTreeMap<&'static str, u64>,
     pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) calls: call::Calls,
+    /// How calls ended.
+    pub(crate) outcomes: BTreeMap<String, u64>,
     counters: BTreeMap<&'static str, u64>,
     /// The command that waits for the end of the running procedure.
     asked_by: Option<CommandId>,
@@ -121,6 +128,8 @@ impl Ue {
             last_failure: None,
             faults: BTreeMap::new(),
             failures: BTreeMap::new(),
+            calls: call::Calls::default(),
+            outcomes: BTreeMap::new(),
             counters: BTreeMap::new(),
             asked_by: None,
             reports: VecDeque::new(),
@@ -151,7 +160,7 @@ impl Ue {
 
     /// Nothing under way.
     pub fn is_quiet(&self) -> bool {
-        self.attempt.is_none() && self.sip.is_quiet()
+        self.attempt.is_none() && self.calls.is_quiet() && self.sip.is_quiet()
     }
 
     /// The next procedure that ended, oldest first.
@@ -246,6 +255,9 @@ impl Ue {
     }
 
     fn on_command(&mut self, command: Command, ctx: &mut Ctx<'_>) {
+        if self.on_call_command(&command, ctx) {
+            return;
+        }
         let procedure = match command.call.as_str() {
             "register" => Procedure::Register,
             "refresh" => Procedure::Refresh,
@@ -278,14 +290,22 @@ impl Ue {
     fn on_sip(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(event) = self.sip.next_event() {
             match event {
-                SipEvent::Response { tx, message, flow } => self.on_answer(tx, &message, flow, ctx),
-                SipEvent::Failed { tx, cause } => self.on_no_answer(tx, cause, ctx),
-                SipEvent::Request { tx, message, flow } => self.on_request(tx, &message, &flow, ctx),
-                SipEvent::Ack { .. }
-                | SipEvent::Cancel { .. }
-                | SipEvent::Stray { .. }
-                | SipEvent::Undelivered { .. }
-                | SipEvent::Refused { .. } => self.count("ignored"),
+                SipEvent::Response { tx, message, flow } => {
+                    if !self.on_call_answer(tx, &message, flow, ctx) {
+                        self.on_answer(tx, &message, flow, ctx);
+                    }
+                }
+                SipEvent::Failed { tx, cause } => {
+                    if !self.on_call_silence(tx, cause, ctx) {
+                        self.on_no_answer(tx, cause, ctx);
+                    }
+                }
+                SipEvent::Request { tx, message, flow } => self.on_request(tx, message, &flow, ctx),
+                SipEvent::Ack { message, .. } => self.on_ack(&message, ctx),
+                SipEvent::Cancel { invite, .. } => self.on_cancel(invite, ctx),
+                SipEvent::Stray { message, .. } => self.on_stray_2xx(&message, ctx),
+                SipEvent::Undelivered { .. } => self.count("undelivered"),
+                SipEvent::Refused { .. } => self.count("ignored"),
             }
         }
     }
@@ -299,21 +319,12 @@ impl Ue {
         }
     }
 
-    /// Requests from the network: a handset that only registers answers OPTIONS and declines the rest; with security
-    /// associations up, all of them must come inside (TS 24.229 5.1.1.5.1).
-    fn on_request(&mut self, tx: ServerTx, message: &Message, flow: &Flow, ctx: &mut Ctx<'_>) {
-        let protected = self.sets.of_flow(flow).is_some();
-        if self.sets.established().is_some() && !protected {
+    /// Requests from the network; with security associations up, all of them must come inside (TS 24.229 5.1.1.5.1).
+    fn on_request(&mut self, tx: ServerTx, message: Message, flow: &Flow, ctx: &mut Ctx<'_>) {
+        if self.sets.established().is_some() && self.sets.of_flow(flow).is_none() {
             self.note(&Fault::OutsideSa);
         }
-        let status = match message.method() {
-            Method::Options => 200,
-            Method::Bye | Method::Notify | Method::Update | Method::Prack => 481,
-            _ => 501,
-        };
-        let tag = ctx.rng.token(10);
-        let answer = Message::response(message, status, Some(&tag));
-        self.sip.respond(tx, answer, ctx);
+        self.on_call_request(tx, message, ctx);
     }
 
     fn on_sa_expired(&mut self, expiry: SaExpiry, ctx: &mut Ctx<'_>) {
@@ -355,6 +366,7 @@ impl Ue {
                 }
                 Timer::Expire => self.lose_registration(ctx),
                 Timer::Retire(spi_us) => self.remove_set(spi_us, ctx),
+                Timer::Call(number, alarm) => self.on_call_alarm(number, alarm, ctx),
                 Timer::SaAnswer => {
                     if let Some(attempt) = self.attempt.take() {
                         self.finish(attempt, Err(Failure::SaSilent), ctx);
@@ -391,7 +403,14 @@ impl Node for Ue {
             | Event::Stored { .. }
             | Event::SaAudited { .. }
             | Event::Stop => {}
-            Event::Sip(packet) => self.sip.on_packet(packet, ctx),
+            Event::Sip(packet) => match self.sets.of_flow(&packet.flow).map(|live| live.set) {
+                // UDP answers leave uc->ps (TS 33.203 7.1).
+                Some(set) => {
+                    let outward = sa::outward(&set, packet.flow.transport);
+                    self.sip.on_protected_packet(packet, outward, ctx);
+                }
+                None => self.sip.on_packet(packet, ctx),
+            },
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
             Event::FlowClosed(conn) => self.sip.on_flow_closed(conn, ctx),
             Event::Dns { id, answer } => {
@@ -426,7 +445,11 @@ impl Node for Ue {
             "impu": self.identity.impu.as_str(),
             "state": state,
             "contact": self.contact_uri(self.sets.established().is_some()),
-            "waiting": usize::from(self.attempt.is_some()),
+            "waiting": usize::from(self.attempt.is_some()) + self.calls.waiting(),
+            "calls": self.calls.snapshot(),
+            "ended": self.calls.ended(),
+            "messages": self.calls.texts(),
+            "outcomes": self.outcomes,
             "binding": self.binding.as_ref().map(|b| json!({
                 "granted_s": b.granted_s,
                 "expires_at_s": b.expires.secs(),

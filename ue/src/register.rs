@@ -117,6 +117,9 @@ impl Ue {
         if procedure != Procedure::Query {
             self.timers.clear(&Timer::Refresh);
         }
+        if procedure == Procedure::Deregister {
+            self.leave_calls(ctx);
+        }
         let path = self.sets.established().map_or(Path::Clear, |s| Path::Set(s.set.spi_us));
         let wants_sets = self.config.sec_agree && (fresh || path != Path::Clear);
         let credential = self.last_auth.as_mut().map_or(Credential::Empty, |answer| {
@@ -172,7 +175,7 @@ impl Ue {
         attempt.waiting = Some(Waiting::Answer(self.sip.send_request(message, to, ctx)));
     }
 
-    fn clear_flow(&self) -> Flow {
+    pub(crate) fn clear_flow(&self) -> Flow {
         let local_port = if self.transport() == Transport::Tcp { 0 } else { self.config.port };
         let local = SocketAddr::new(self.config.address, local_port);
         Flow { transport: self.transport(), local, remote: self.config.pcscf, conn: None }
@@ -496,6 +499,7 @@ impl Ue {
     pub(crate) fn forget(&mut self, ctx: &mut Ctx<'_>) {
         self.binding = None;
         self.last_auth = None;
+        self.drop_calls(ctx);
         self.timers.clear(&Timer::Refresh);
         self.timers.clear(&Timer::Expire);
         let all: Vec<u32> = self.sets.list.iter().map(|s| s.set.spi_us).collect();
@@ -520,7 +524,7 @@ fn refresh_after(granted: u32) -> Duration {
 }
 
 /// RFC 3261 19.1.4 as far as a Contact of ours needs it: user, host and port.
-fn same_contact(a: &str, b: &str) -> bool {
+pub(crate) fn same_contact(a: &str, b: &str) -> bool {
     let (Ok(a), Ok(b)) = (Uri::parse(a), Uri::parse(b)) else {
         return false;
     };
