@@ -52,5 +52,9 @@ mod restart {
     mod scscf;
 }
 
+mod calls {
+    mod basic;
+}
+
 mod overload;
 mod support;

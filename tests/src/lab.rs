@@ -3,7 +3,7 @@
 use crate::invariants::quiet;
 use crate::world::{NodeId, World};
 use ims_aka::Algorithm;
-use ims_core::command::Problem;
+use ims_core::command::{CommandId, Problem};
 use ims_core::config::parse;
 use ims_core::sa::Suite;
 use ims_core::{Node, Secret};
@@ -56,7 +56,10 @@ impl Default for LabConfig {
             realm: Some(DOMAIN.into()),
             connect: connect.then(|| HSS.to_owned()),
         };
-        let mut pcscf = pcscf::Config { next_hops: hops(&[("", ICSCF)]), ..Default::default() };
+        let mut pcscf = pcscf::Config {
+            next_hops: hops(&[("", ICSCF), ("scscf", SCSCF), ("scscf2", SCSCF2)]),
+            ..Default::default()
+        };
         pcscf.mw.listen = addr(PCSCF_MW);
         pcscf.mw.udp_limit = 60_000;
         pcscf.security.policy = pcscf::config::Policy::Require;
@@ -77,7 +80,8 @@ impl Default for LabConfig {
         let mut hss =
             hss::Config { listen: vec![addr(HSS)], master_key: Some(Secret::new([7; 32])), ..Default::default() };
         hss.diameter.peers = ["icscf", "scscf", "scscf2"].map(|host| peer(host, false)).to_vec();
-        let ue = ue::Config { k: Key::from_hex(K).expect("a key"), opc: Key::from_hex(OPC), ..Default::default() };
+        let (k, opc) = (Key::from_hex(K).expect("a key"), Key::from_hex(OPC));
+        let ue = ue::Config { k, opc, seal: true, ..Default::default() };
         let (pcscf, icscf) = (pcscf, icscf);
         Self { seed: 1, handsets: 1, v6: false, scscfs: 1, provision: true, pcscf, icscf, scscf, hss, ue }
     }
@@ -131,6 +135,11 @@ pub fn imsi(number: usize) -> String {
 
 pub fn impi(number: usize) -> String {
     format!("{}@{DOMAIN}", imsi(number))
+}
+
+/// The telephone number of the handset with this number.
+pub fn msisdn(number: usize) -> String {
+    format!("+4915100{:05}", number + 1)
 }
 
 pub fn algorithm() -> Algorithm {
@@ -190,7 +199,7 @@ impl Lab {
     /// Provisions the SIM of a handset as a reader of the manual would; `more` adds or replaces fields.
     pub fn provision(&mut self, number: usize, more: Value) {
         let mut subscriber = json!({
-            "imsi": imsi(number), "k": K, "opc": OPC, "msisdn": format!("4915100{:05}", number + 1),
+            "imsi": imsi(number), "k": K, "opc": OPC, "msisdn": msisdn(number).trim_start_matches('+'),
         });
         for (name, value) in more.as_object().into_iter().flatten() {
             subscriber[name.as_str()] = value.clone();
@@ -210,6 +219,42 @@ impl Lab {
 
     pub fn deregister(&mut self, number: usize) -> Result<Value, Problem> {
         self.world.ask(self.ues[number], "deregister", Value::Null)
+    }
+
+    /// A handset is given a script (docs/handset.md).
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn script(&mut self, number: usize, toml: &str) {
+        let given = self.world.ask(self.ues[number], "script", json!({ "script": toml }));
+        assert!(given.is_ok(), "{given:?}");
+    }
+
+    /// One handset calls another by its number, and hears how it ends: up, or why not.
+    pub fn call(&mut self, from: usize, to: usize) -> Result<Value, Problem> {
+        self.tell(from, "call", json!({ "to": msisdn(to) }))
+    }
+
+    /// The same, and goes on at once.
+    pub fn dial(&mut self, from: usize, to: &str) -> CommandId {
+        self.world.command(self.ues[from], "call", json!({ "to": to }))
+    }
+
+    /// Gives a handset a command and waits for its end: `answer`, `hangup`, `hold`, `message`, ... (docs/handset.md).
+    pub fn tell(&mut self, number: usize, command: &str, args: Value) -> Result<Value, Problem> {
+        self.world.ask(self.ues[number], command, args)
+    }
+
+    /// The calls that a handset has.
+    pub fn calls(&self, number: usize) -> Value {
+        self.ue(number)["calls"].clone()
+    }
+
+    /// How the calls of a handset ended, oldest first.
+    pub fn ended(&self, number: usize) -> Vec<String> {
+        let ended = self.ue(number)["ended"].clone();
+        let outcome = |e: &Value| e["outcome"].as_str().unwrap_or_default().to_owned();
+        ended.as_array().map_or_else(Vec::new, |all| all.iter().map(outcome).collect())
     }
 
     pub fn ue(&self, number: usize) -> Value {

@@ -285,7 +285,7 @@ impl Ue {
         if let Some(out) = call.outgoing.as_mut().filter(|out| !out.cancelled) {
             out.cancelled = true;
             self.step(ctx.now, || format!("call {}: CANCEL", call.number));
-            self.sip.cancel(out.tx, ctx);
+            self.sip.cancel(out.tx, "", ctx);
         }
         None
     }
