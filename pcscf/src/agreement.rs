@@ -359,8 +359,14 @@ impl Pcscf {
         still_bound: impl Fn(&str) -> bool,
         ctx: &mut Ctx<'_>,
     ) {
-        let gives_way =
-            |(id, r): &(RegId, &Registration)| *id != by && r.is_registered() && r.gives_way_to(ue, &still_bound);
+        // An emergency registration stands beside the ordinary one (TS 24.229 5.4.8).
+        let is_for_emergencies = self.contacts.by_id(by).is_some_and(Registration::is_for_emergencies);
+        let gives_way = |(id, r): &(RegId, &Registration)| {
+            *id != by
+                && r.is_registered()
+                && r.is_for_emergencies() == is_for_emergencies
+                && r.gives_way_to(ue, &still_bound)
+        };
         let old: Vec<RegId> = self.contacts.of_impi(impi).filter(gives_way).map(|(id, _)| id).collect();
         for id in old {
             info!(impi = ?impi, "an earlier registration of this UE gives way");

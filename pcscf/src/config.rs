@@ -2,6 +2,7 @@
 
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
+use ims_core::uri::Uri;
 use ims_core::{Impi, Plmn, Rng, SipListener, Wiring};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
@@ -43,6 +44,8 @@ pub struct Config {
     pub security: Security,
     pub timers: TimersConfig,
     pub limits: Limits,
+    /// Emergency calls.
+    pub emergency: Emergency,
     /// What is taken from those who send in clear.
     pub sources: Sources,
     /// What happens when registrations come faster than they can be served.
@@ -151,6 +154,30 @@ pub struct TimersConfig {
     pub longest_session: Span,
 }
 
+/// TS 24.229 5.2.10.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Emergency {
+    /// Where emergency calls go: the URI of an E-CSCF with "lr", such as "sip:ecscf.ims.example;lr", or that of a PSAP. Empty: nowhere,
+    /// and the handset is told to call in another way (380).
+    pub route: String,
+    /// What is dialled for help, and the emergency service that it means (RFC 5031). urn:service:sos itself is always understood.
+    pub numbers: BTreeMap<String, String>,
+    /// Of a handset with an ordinary registration.
+    pub registered: EmergencyPolicy,
+    /// Whether a handset that is not registered at all may call, without IPsec.
+    pub unregistered: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmergencyPolicy {
+    /// The call goes on.
+    Route,
+    /// The handset is asked for an emergency registration first.
+    Register,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -250,6 +277,7 @@ impl Default for Config {
             security: Security::default(),
             timers: TimersConfig::default(),
             limits: Limits::default(),
+            emergency: Emergency::default(),
             sources: Sources::default(),
             overload: Overload::default(),
         }
@@ -322,6 +350,31 @@ impl Default for Limits {
             max_sessions: 100_000,
             max_transactions: 100_000,
         }
+    }
+}
+
+impl Default for Emergency {
+    fn default() -> Self {
+        Self {
+            route: String::new(),
+            // TS 22.101 10.1.
+            numbers: ["112", "911"].map(|number| (number.to_owned(), "urn:service:sos".to_owned())).into(),
+            registered: EmergencyPolicy::Route,
+            unregistered: false,
+        }
+    }
+}
+
+impl Emergency {
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        let is_sip = self.route.is_empty() || Uri::parse(&self.route).is_ok_and(|uri| uri.is_sip());
+        refuse(!is_sip, "emergency.route: a SIP URI such as sip:ecscf.ims.example;lr, or nothing")?;
+        let is_sos = |urn: &String| {
+            let service = urn.strip_prefix("urn:service:sos");
+            service.is_some_and(|s| s.is_empty() || s.starts_with('.')) && Uri::parse(urn).is_ok()
+        };
+        refuse(!self.numbers.values().all(is_sos), "emergency.numbers: a number means urn:service:sos or one below it")
     }
 }
 
@@ -464,6 +517,7 @@ impl Config {
             l.max_transactions,
         ];
         refuse(limits.contains(&0), "limits: none may be zero")?;
+        self.emergency.check()?;
         let s = &self.sources;
         refuse(s.rate > 0 && s.burst == 0, "sources.burst: at least 1, or no message would ever be taken")?;
         refuse(s.ipv6_prefix == 0 || s.ipv6_prefix > 128, "sources.ipv6_prefix: 1 to 128 bits")?;

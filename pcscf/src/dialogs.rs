@@ -174,6 +174,8 @@ pub(crate) struct Dialogs {
     by_registration: BTreeMap<RegId, FewSet<LegId>>,
     /// Tokens of registrations that gave way to a later one of their UE, whose sessions went on with it.
     inherited: BTreeMap<Arc<str>, RegId>,
+    /// Registrations whose last session has ended.
+    idle: Vec<RegId>,
     next_id: u64,
     begun: u64,
     answered: u64,
@@ -234,6 +236,7 @@ impl Dialogs {
             ids.remove(&id);
             if ids.is_empty() {
                 self.by_registration.remove(&leg.registration);
+                self.idle.push(leg.registration);
                 self.inherited.retain(|_, by| *by != leg.registration);
             }
         }
@@ -356,6 +359,10 @@ impl Dialogs {
         let leg = self.legs.get_mut(&id)?;
         let at = leg.position(way, &Names::of(message)?)??;
         leg.dialogs.get_mut(at).map(|d| &mut **d)
+    }
+
+    pub(crate) fn take_idle(&mut self) -> Vec<RegId> {
+        std::mem::take(&mut self.idle)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,9 +1,11 @@
 //! What a P-CSCF refuses, and why.
 
+use crate::emergency::Instead;
 use ims_core::Impi;
 use ims_core::sa::SaError;
 use ims_sip::endpoint::ClientFailure;
 use std::fmt;
+use std::sync::Arc;
 
 /// A request that goes no further. `Display` is for the operator's log; the UE gets status and reason phrase.
 #[derive(Clone, PartialEq, Debug)]
@@ -22,6 +24,10 @@ pub enum Refusal {
     RouteMismatch,
     /// A request of a UE within a dialog that is not known here, on a way that does not lead to its S-CSCF.
     NoSuchDialog { method: String },
+    /// An emergency call that is not taken here, or not so.
+    Emergency { instead: Instead, token: Option<Arc<str>> },
+    /// Something else than an emergency call with a registration for emergencies.
+    NoEmergency,
     /// A REGISTER that came from the side of the core.
     RegisterFromCore,
     /// A request from the core that names no UE of ours.
@@ -73,9 +79,11 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
+            Self::Emergency { .. } => 380,
             Self::Malformed(_) | Self::RouteMismatch => 400,
             Self::DomainNotServed(_)
             | Self::RegisterFirst { .. }
+            | Self::NoEmergency
             | Self::RegisterFromCore
             | Self::OtherIdentity { .. }
             | Self::AnsweredInClear
@@ -112,6 +120,8 @@ impl Refusal {
             Self::NoServiceRoute => "no-service-route",
             Self::RouteMismatch => "route-mismatch",
             Self::NoSuchDialog { .. } => "no-such-dialog",
+            Self::Emergency { .. } => "emergency-elsewhere",
+            Self::NoEmergency => "no-emergency",
             Self::RegisterFromCore => "register-from-core",
             Self::NoSuchUe => "no-such-ue",
             Self::UeGone { .. } => "ue-gone",
@@ -152,6 +162,8 @@ impl Refusal {
             Self::TooManyHops => "Too Many Hops",
             Self::DomainNotServed(_) => "Home Network Not Served Here",
             Self::RegisterFirst { .. } => "Register First",
+            Self::Emergency { .. } => "Alternative Service",
+            Self::NoEmergency => "Emergency Calls Only",
             Self::RegisterFromCore | Self::OtherIdentity { .. } | Self::TooManyIdentities => "Forbidden",
             Self::AnsweredInClear => "Use The Security Association",
             Self::NoSuchUe => "Not Found",
@@ -195,6 +207,13 @@ impl fmt::Display for Refusal {
             Self::NoSuchDialog { method } => {
                 write!(f, "{method} of a UE within a dialog that is not known here and does not lead to its S-CSCF")
             }
+            Self::Emergency { instead: Instead::Elsewhere, .. } => {
+                f.write_str("an emergency call: set emergency.route to the URI of an E-CSCF or PSAP if it should be taken here")
+            }
+            Self::Emergency { instead: Instead::EmergencyRegistration, .. } => {
+                f.write_str("an emergency call without an emergency registration: emergency.registered and .unregistered say so")
+            }
+            Self::NoEmergency => f.write_str("a UE that is registered for emergencies wants something else"),
             Self::RegisterFromCore => f.write_str("a REGISTER came from the core: its next hop should be the I-CSCF"),
             Self::NoSuchUe => f.write_str("the core sent a request that names no UE of ours: look at its Route"),
             Self::UeGone { .. } => f.write_str("the core sent a request for a UE that is not registered here any more"),

@@ -1,6 +1,7 @@
 //! The clear port of Gm, where anybody may send: who is listened to at all, and which new registrations are let in while
 //! there is more to do than can be done. What comes over SAs, and what comes from the core, does not pass here.
 
+use crate::emergency::is_emergency_register;
 use crate::register::Wanted;
 use crate::sources::Heard;
 use crate::{Pcscf, Refusal, auth_params};
@@ -56,6 +57,7 @@ impl Pcscf {
     fn is_one_too_many(&mut self, request: &Message, ctx: &Ctx<'_>) -> bool {
         self.admission.is_limiting()
             && is_new_registration(request)
+            && !is_emergency_register(request)
             && !self.sip.is_known(request)
             && !self.admission.admits(ctx.now, &self.config.overload)
     }

@@ -12,6 +12,7 @@ mod charging;
 pub mod config;
 mod contacts;
 mod dialogs;
+mod emergency;
 pub mod error;
 mod gate;
 mod identity;
@@ -269,6 +270,9 @@ impl Pcscf {
             _ => info!(ue = %from.flow.remote, status, refusal = name, "{refusal}"),
         }
         let mut answer = Message::response_with_reason(request, status, refusal.reason(), Some(&ctx.rng.token(10)));
+        if let Refusal::Emergency { instead, token } = refusal {
+            self.alternative(&mut answer, *instead, token.as_deref());
+        }
         if matches!(status, 421 | 494) {
             answer.push_back(Name::Require, "sec-agree");
             answer.push_back(Name::SecurityServer, sec_agree::acceptable(&self.config.security));
@@ -403,6 +407,7 @@ impl Node for Pcscf {
         self.expire(ctx);
         self.drain(ctx);
         self.release_ended(ctx);
+        self.see_off_guests(ctx);
         self.guard(first, ctx);
     }
 

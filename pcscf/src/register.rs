@@ -174,6 +174,7 @@ pub(crate) fn same_contact(a: &str, b: &str) -> bool {
             a.scheme() == b.scheme()
                 && a.user() == b.user()
                 && a.port() == b.port()
+                && a.has_param("sos") == b.has_param("sos")
                 && (a.host().eq_ignore_ascii_case(b.host()) || a.host_ip().is_some() && a.host_ip() == b.host_ip())
         }
         _ => false,

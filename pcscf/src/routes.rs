@@ -79,21 +79,21 @@ pub(crate) fn set_recorded(message: &mut Message, entries: &[Box<str>]) {
     }
 }
 
+/// The same host and port, whatever stands around them.
+pub(crate) fn same_place(a: &Uri<'_>, b: &Uri<'_>) -> bool {
+    let same_host = a.host().eq_ignore_ascii_case(b.host()) || a.host_ip().is_some_and(|ip| b.host_ip() == Some(ip));
+    a.is_sip() && b.is_sip() && same_host && a.port() == b.port()
+}
+
 /// The same place and the same parameters, in whatever order.
 pub(crate) fn same_uri(a: &str, b: &str) -> bool {
     let (Ok(a), Ok(b)) = (Uri::parse(a), Uri::parse(b)) else { return a == b };
-    let same_host = a.host().eq_ignore_ascii_case(b.host()) || a.host_ip().is_some_and(|ip| b.host_ip() == Some(ip));
     let same_value =
         |x: Option<&str>, y: Option<&str>| x.unwrap_or_default().eq_ignore_ascii_case(y.unwrap_or_default());
     let has_all = |of: &Uri<'_>, all: &Uri<'_>| {
         all.params().all(|(name, value)| of.param(name).is_some_and(|own| same_value(own, value)))
     };
-    a.scheme() == b.scheme()
-        && a.user() == b.user()
-        && a.port() == b.port()
-        && same_host
-        && has_all(&a, &b)
-        && has_all(&b, &a)
+    a.scheme() == b.scheme() && a.user() == b.user() && same_place(&a, &b) && has_all(&a, &b) && has_all(&b, &a)
 }
 
 #[cfg(test)]

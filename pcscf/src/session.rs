@@ -52,23 +52,31 @@ impl Pcscf {
         message: &Message,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
-        let id =
-            self.speaking(from.flow, message).ok_or_else(|| Refusal::RegisterFirst { method: method.to_string() })?;
-        if method == Method::Options && self.is_for_us(message) {
-            return self.answer_options(from, message, ctx);
-        }
         let names = Names::of(message).ok_or_else(|| Refusal::Malformed("From, To or Call-ID".into()))?;
+        let begins = !names.is_in_dialog();
+        let emergency = if begins { self.emergency(message) } else { None };
         let mut outward = message.clone();
         decrement_max_forwards(&mut outward).map_err(|_| Refusal::TooManyHops)?;
         take_own_route(&mut outward, |uri| self.config.is_own(uri));
-        let begins = !names.is_in_dialog();
-        let leg = match begins {
-            true => {
+        let id = match (self.speaking(from.flow, message), &emergency) {
+            (Some(id), _) => id,
+            (None, Some(_)) => self.take_in(from, message, ctx)?,
+            (None, None) => return Err(Refusal::RegisterFirst { method: method.to_string() }),
+        };
+        if method == Method::Options && self.is_for_us(message) {
+            return self.answer_options(from, message, ctx);
+        }
+        let leg = match (begins, &emergency) {
+            (true, Some(urn)) => {
+                self.call_for_help(id, urn, &mut outward)?;
+                None
+            }
+            (true, None) => {
                 self.room_for(method)?;
                 self.originate(id, &mut outward)?;
                 None
             }
-            false => self.go_on(id, &names, &mut outward)?,
+            (false, _) => self.go_on(id, &names, &mut outward)?,
         };
         border::from_ue(&mut outward, &self.config);
         let token = self.contacts.by_id(id).map(|r| r.token.clone()).ok_or(Refusal::NoSuchUe)?;
@@ -135,6 +143,9 @@ impl Pcscf {
     /// (TS 24.229 5.2.6.3.3, 5.2.6.3.7, 5.2.6.3.11).
     fn originate(&mut self, id: RegId, outward: &mut Message) -> Result<(), Refusal> {
         let registration = self.contacts.by_id(id).ok_or(Refusal::NoSuchUe)?;
+        if registration.is_for_emergencies() {
+            return Err(Refusal::NoEmergency);
+        }
         let speaker = identity::speaker(outward, registration).ok_or(Refusal::NoSuchUe)?;
         let (was_refused, route) = (speaker.was_refused, speaker.binding.service_route.clone());
         if route.is_empty() {
@@ -145,6 +156,20 @@ impl Pcscf {
             self.count("identity-not-registered");
         }
         self.keep_to(&route, outward)
+    }
+
+    /// An emergency call: of whoever it is, to the emergency services (TS 24.229 5.2.10.2 to 5.2.10.4).
+    fn call_for_help(&mut self, id: RegId, urn: &str, outward: &mut Message) -> Result<(), Refusal> {
+        self.lets_call(id)?;
+        let registration = self.contacts.by_id(id).ok_or(Refusal::NoSuchUe)?;
+        let identities = match registration.is_guest() {
+            true => Vec::new(),
+            false => identity::speaker(outward, registration).map(|s| s.identities).unwrap_or_default(),
+        };
+        identity::assert(outward, &identities);
+        self.to_emergency_services(urn, outward);
+        self.count("emergency-call");
+        Ok(())
     }
 
     /// A request within a dialog: on the way that the dialog has. One that is not known here (we were restarted, or it is no session) may
@@ -182,11 +207,12 @@ impl Pcscf {
     fn leads_to_scscf(&self, id: RegId, outward: &Message) -> bool {
         let next = next_hop(outward);
         let Ok(next) = Uri::parse(&next) else { return false };
+        if self.leads_to_emergency_services(&next) {
+            return true;
+        }
         let is_next = |entry: &str| {
-            NameAddr::parse(entry)
-                .ok()
-                .and_then(|addr| Uri::parse(addr.uri).ok())
-                .is_some_and(|own| own.host().eq_ignore_ascii_case(next.host()) && own.port() == next.port())
+            let own = NameAddr::parse(entry).ok().and_then(|addr| Uri::parse(addr.uri).ok());
+            own.is_some_and(|own| routes::same_place(&own, &next))
         };
         let registration = self.contacts.by_id(id);
         registration.is_some_and(|r| r.bindings.values().any(|b| b.service_route.iter().any(|entry| is_next(entry))))

@@ -268,7 +268,11 @@ impl Bench {
 
     /// Lets time pass, deadline by deadline; what the kernel is asked meanwhile it does.
     pub fn pass(&mut self, seconds: u64) -> Out {
-        let end = self.now + Duration::from_secs(seconds);
+        self.pass_ms(seconds * 1000)
+    }
+
+    pub fn pass_ms(&mut self, ms: u64) -> Out {
+        let end = self.now + Duration::from_millis(ms);
         let mut all = Out::default();
         while let Some(at) = self.node.deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
@@ -326,6 +330,8 @@ pub struct Handset {
     pub nonce: String,
     /// In Contact, such as ";reg-id=1".
     pub reg_id: &'static str,
+    /// In the URI of Contact, such as ";sos".
+    pub contact_params: &'static str,
 }
 
 impl Handset {
@@ -347,6 +353,7 @@ impl Handset {
             suites: vec!["hmac-md5-96/des-ede3-cbc", "hmac-sha-1-96/null", "hmac-sha-1-96/aes-cbc"],
             nonce: String::new(),
             reg_id: "",
+            contact_params: "",
         }
     }
 
@@ -417,13 +424,13 @@ impl Handset {
     pub fn register(&mut self, expires: u32, lines: &str) -> String {
         self.cseq += 1;
         let (imsi, host, call, cseq, nonce) = (&self.imsi, self.host(), &self.call, self.cseq, &self.nonce);
-        let reg_id = self.reg_id;
+        let (reg_id, params) = (self.reg_id, self.contact_params);
         let port = self.set.map_or(self.port, |s| s.port_us);
         let response = if nonce.is_empty() { "" } else { "0123456789abcdef0123456789abcdef" };
         format!(
             "REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/{} {host}:{port};branch=z9hG4bK{call}{cseq}\r\nMax-Forwards: 70\r\n\
              From: <sip:{imsi}@{DOMAIN}>;tag=f\r\nTo: <sip:{imsi}@{DOMAIN}>\r\nCall-ID: {call}\r\nCSeq: {cseq} REGISTER\r\n\
-             Contact: <sip:{imsi}@{host}:{port}>;+sip.instance=\"<urn:gsma:imei:35000000-000000-0>\"{reg_id};expires={expires}\r\n\
+             Contact: <sip:{imsi}@{host}:{port}{params}>;+sip.instance=\"<urn:gsma:imei:35000000-000000-0>\"{reg_id};expires={expires}\r\n\
              Authorization: Digest username=\"{imsi}@{DOMAIN}\",realm=\"{DOMAIN}\",uri=\"sip:{DOMAIN}\",nonce=\"{nonce}\",\
              response=\"{response}\",integrity-protected=\"yes\"\r\n{lines}Content-Length: 0\r\n\r\n",
             self.transport.token()
