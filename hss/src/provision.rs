@@ -12,9 +12,9 @@ use ims_core::command::Problem;
 use ims_core::{Impi, Impu, Imsi, Msisdn, Rng, Secret};
 use ims_diameter::cx::ReasonCode;
 use ims_sip::digest::DigestAlgorithm;
-use serde::Deserialize;
 use serde_json::{Value, json};
-use xml_ifc::{ApplicationServer, DefaultHandling, Ifc, ProfilePart, TriggerPoint};
+use xml_ifc::trigger::{self, Finding};
+use xml_ifc::{Criterion, Ifc};
 use zeroize::Zeroizing;
 
 const MOST_PRIVATE: usize = 20;
@@ -446,66 +446,6 @@ fn tuak_topc(fields: &mut Fields, k: &[u8], iterations: u8) -> Result<Bytes> {
     }
 }
 
-/// An initial filter criterion as it is provisioned.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Criterion {
-    priority: u32,
-    /// SIP URI of the application server.
-    server: String,
-    #[serde(default)]
-    profile_part: Option<Part>,
-    #[serde(default)]
-    default_handling: Handling,
-    #[serde(default)]
-    service_info: Option<String>,
-    #[serde(default)]
-    include_register_request: bool,
-    #[serde(default)]
-    include_register_response: bool,
-    /// None: always.
-    #[serde(default)]
-    trigger: Option<TriggerPoint>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Part {
-    Registered,
-    Unregistered,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-enum Handling {
-    #[default]
-    Continue,
-    Terminate,
-}
-
-impl From<Criterion> for Ifc {
-    fn from(c: Criterion) -> Self {
-        Self {
-            priority: c.priority,
-            profile_part: c.profile_part.map(|part| match part {
-                Part::Registered => ProfilePart::Registered,
-                Part::Unregistered => ProfilePart::Unregistered,
-            }),
-            trigger: c.trigger,
-            server: ApplicationServer {
-                server_name: c.server,
-                default_handling: match c.default_handling {
-                    Handling::Continue => DefaultHandling::SessionContinued,
-                    Handling::Terminate => DefaultHandling::SessionTerminated,
-                },
-                service_info: c.service_info,
-                include_register_request: c.include_register_request,
-                include_register_response: c.include_register_response,
-            },
-        }
-    }
-}
-
 /// What says neither who the subscriber is nor how to authenticate it.
 fn services(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
     if let Some(barred) = fields.bool("barred")? {
@@ -523,17 +463,38 @@ pub(crate) fn profile(fields: &mut Fields, subscription: &mut Subscription) -> R
         subscription.capabilities = fields.value::<Capabilities>("capabilities")?;
     }
     if fields.has("criteria") {
-        let criteria = fields.value::<Vec<Criterion>>("criteria")?.unwrap_or_default();
-        if criteria.len() > MOST_CRITERIA {
-            return Err(fields.invalid("criteria", format!("{MOST_CRITERIA} entries at most")));
-        }
-        subscription.criteria = criteria.into_iter().map(Ifc::from).collect();
-        subscription.criteria.sort_by_key(|c| c.priority);
+        subscription.criteria = criteria(fields)?;
     }
     if fields.has("shared_ifc_sets") {
         subscription.shared_ifc_sets = fields.value("shared_ifc_sets")?.unwrap_or_default();
     }
     Ok(())
+}
+
+/// A list of criteria, or text with `InitialFilterCriteria` elements. What would never match is refused (TS 29.228 B.2.2, B.2.3).
+fn criteria(fields: &mut Fields) -> Result<Vec<Ifc>> {
+    const NAME: &str = "criteria";
+    let mut criteria: Vec<Ifc> = match fields.take(NAME) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::String(xml)) => xml_ifc::parse_criteria(&xml).map_err(|e| fields.invalid(NAME, e.to_string()))?,
+        Some(Value::Array(list)) => {
+            let read = |(at, value)| {
+                let one = serde_json::from_value::<Criterion>(value);
+                one.map(|c| c.0).map_err(|e| fields.invalid(&format!("{NAME}[{at}]"), e.to_string()))
+            };
+            list.into_iter().enumerate().map(read).collect::<Result<_>>()?
+        }
+        Some(_) => return Err(fields.invalid(NAME, "give a list, or InitialFilterCriteria elements as text")),
+    };
+    if criteria.len() > MOST_CRITERIA {
+        return Err(fields.invalid(NAME, format!("{MOST_CRITERIA} entries at most")));
+    }
+    let wrong = |f: &Finding| f.is_error() || matches!(f, Finding::SamePriority { .. });
+    if let Some(finding) = trigger::check(&criteria).iter().find(|f| wrong(f)) {
+        return Err(fields.invalid(NAME, finding.to_string()));
+    }
+    criteria.sort_by_key(|c| c.priority);
+    Ok(criteria)
 }
 
 fn networks(fields: &mut Fields) -> Result<Option<Vec<String>>> {

@@ -7,8 +7,9 @@ mod profile;
 mod shared;
 pub mod trigger;
 mod write;
+mod written;
 
-pub use parse::{MAX_BYTES, parse};
+pub use parse::{MAX_BYTES, parse, parse_criteria, parse_shared_sets};
 pub use profile::{
     ApplicationServer, DefaultHandling, Ifc, ImsSubscription, ProfilePart, PublicIdentity, ServiceProfile, Spt,
     SptKind, TriggerPoint,
@@ -16,6 +17,7 @@ pub use profile::{
 pub use shared::SharedSets;
 pub use trigger::Pattern;
 pub use write::write;
+pub use written::Criterion;
 
 /// Why a document is not a usable subscription, in words for the operator.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

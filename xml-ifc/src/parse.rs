@@ -2,8 +2,8 @@
 //! what a profile cannot do without is an error. Nothing is fetched and nothing expands: a DTD is refused.
 
 use crate::{
-    ApplicationServer, DefaultHandling, Ifc, ImsSubscription, ProfilePart, PublicIdentity, ServiceProfile, Spt,
-    SptKind, TriggerPoint, XmlError,
+    ApplicationServer, DefaultHandling, Ifc, ImsSubscription, ProfilePart, PublicIdentity, ServiceProfile, SharedSets,
+    Spt, SptKind, TriggerPoint, XmlError,
 };
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -18,20 +18,52 @@ const MAX_TAG: usize = 4096;
 
 /// Reads an `IMSSubscription` document in UTF-8.
 pub fn parse(xml: &[u8]) -> Result<ImsSubscription, XmlError> {
-    if xml.len() > MAX_BYTES {
-        return Err(refuse(format!("the profile has {} bytes, more than the {MAX_BYTES} allowed", xml.len())));
-    }
-    let text = std::str::from_utf8(xml).map_err(|_| refuse("the profile is not in UTF-8"))?;
-    // Some stacks end the octet string with a NUL, and a byte order mark may lead it.
-    let text = text.trim_start_matches('\u{feff}').trim_matches(|c: char| c == '\0' || c.is_whitespace());
-    check_depth(text)?;
-    let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
-    let document = Document::parse_with_options(text, options).map_err(no_xml)?;
+    let document = document(readable(xml)?)?;
     let root = document.root_element();
     if root.tag_name().name() != "IMSSubscription" {
         return Err(refuse(format!("the root element is {:?}, not IMSSubscription", clip(root.tag_name().name()))));
     }
     subscription(root)
+}
+
+/// Reads `InitialFilterCriteria` elements: one or several, by themselves or in whatever stands around them.
+pub fn parse_criteria(xml: &str) -> Result<Vec<Ifc>, XmlError> {
+    let text = readable(xml.as_bytes())?;
+    // Several have no root.
+    let text = text.strip_prefix("<?xml").and_then(|rest| rest.split_once("?>")).map_or(text, |(_, rest)| rest);
+    let rooted = format!("<Criteria>{text}</Criteria>");
+    let document = document(&rooted)?;
+    let found = document.descendants().filter(|n| n.is_element() && n.tag_name().name() == "InitialFilterCriteria");
+    let criteria = found.map(ifc).collect::<Result<Vec<_>, _>>()?;
+    if criteria.is_empty() { Err(refuse("there is no InitialFilterCriteria element")) } else { Ok(criteria) }
+}
+
+/// Reads a file of shared sets: elements with a `SetID` (or `SharedIFCSetID`) and `InitialFilterCriteria`, whatever they are called.
+pub fn parse_shared_sets(xml: &[u8]) -> Result<SharedSets, XmlError> {
+    let document = document(readable(xml)?)?;
+    let mut sets = SharedSets::default();
+    for set in document.root_element().children().filter(Node::is_element) {
+        let id = child(set, "SetID").or_else(|| child(set, "SharedIFCSetID"));
+        let id = number(id.ok_or_else(|| missing(set, "SetID"))?, "SetID")?;
+        let criteria = children(set, "InitialFilterCriteria").map(ifc).collect::<Result<Vec<_>, _>>()?;
+        sets.insert(id, criteria)?;
+    }
+    Ok(sets)
+}
+
+fn readable(xml: &[u8]) -> Result<&str, XmlError> {
+    if xml.len() > MAX_BYTES {
+        return Err(refuse(format!("the profile has {} bytes, more than the {MAX_BYTES} allowed", xml.len())));
+    }
+    let text = std::str::from_utf8(xml).map_err(|_| refuse("the profile is not in UTF-8"))?;
+    // Some stacks end the octet string with a NUL, and a byte order mark may lead it.
+    Ok(text.trim_start_matches('\u{feff}').trim_matches(|c: char| c == '\0' || c.is_whitespace()))
+}
+
+fn document(text: &str) -> Result<Document<'_>, XmlError> {
+    check_depth(text)?;
+    let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
+    Document::parse_with_options(text, options).map_err(no_xml)
 }
 
 fn subscription(root: Node<'_, '_>) -> Result<ImsSubscription, XmlError> {

@@ -159,3 +159,87 @@ fn many_attributes_are_no_way_to_stop_the_clock() {
     let attributes: String = (0..20_000).map(|i| format!(" a{i}='1'")).collect();
     assert!(error(&format!("<IMSSubscription{attributes}/>")).contains("longer than"));
 }
+
+const AS: &str = "<ApplicationServer><ServerName>sip:as@b</ServerName></ApplicationServer>";
+
+#[test]
+fn criteria_are_read_by_themselves_and_in_whatever_stands_around_them() {
+    let one = |n: u32| format!("<InitialFilterCriteria><Priority>{n}</Priority>{AS}</InitialFilterCriteria>");
+    let priorities = |xml: &str| parse_criteria(xml).unwrap().iter().map(|c| c.priority).collect::<Vec<_>>();
+    assert_eq!(priorities(&one(3)), [3]);
+    assert_eq!(priorities(&format!("<?xml version='1.0'?>\n{}\n{}", one(3), one(1))), [3, 1]);
+    assert_eq!(priorities(&minimal(&one(4))), [4]);
+    assert_eq!(priorities(FULL), [0, 10]);
+    assert!(parse_criteria("").unwrap_err().0.contains("no InitialFilterCriteria"));
+    assert!(parse_criteria("<InitialFilterCriteria/>").unwrap_err().0.contains("no ApplicationServer"));
+    assert!(parse_criteria("</Criteria><Criteria>").is_err() && parse_criteria("<!DOCTYPE x>").is_err());
+}
+
+#[test]
+fn a_file_of_shared_sets() {
+    let set = |id: &str, n: u32| {
+        format!(
+            "<SharedIFCsSet><SetID>{id}</SetID><InitialFilterCriteria><Priority>{n}</Priority>{AS}</InitialFilterCriteria></SharedIFCsSet>"
+        )
+    };
+    let file = |inside: &str| parse_shared_sets(format!("<SharedIFCsSets>{inside}</SharedIFCsSets>").as_bytes());
+    let sets =
+        file(&[set("5", 1), set("7", 2), "<SharedIFCsSet><SetID>9</SetID></SharedIFCsSet>".into()].concat()).unwrap();
+    assert_eq!(sets.iter().map(|(id, criteria)| (id, criteria.len())).collect::<Vec<_>>(), [(5, 1), (7, 1), (9, 0)]);
+    assert!(file(&[set("5", 1), set("5", 2)].concat()).unwrap_err().0.contains("set 5 is given twice"));
+    assert!(file(&set("five", 1)).unwrap_err().0.contains("not a number"));
+    assert!(file("<x/>").unwrap_err().0.contains("no SetID"));
+}
+
+#[test]
+fn criteria_are_written_in_json_as_people_think_of_them() {
+    let read = |text: &str| serde_json::from_str::<Criterion>(text).map(|c| c.0).map_err(|e| e.to_string());
+    let made = read(
+        r#"{ "priority": 10, "server": "sip:as@b", "default_handling": "terminate", "profile_part": "registered",
+             "when": { "all": [ { "method": "INVITE" }, { "any": [ { "case": "originating" }, { "case": "originating-cdiv" } ] },
+                                { "not": true, "header": "P-Asserted-Service", "content": "ussd" } ] } }"#,
+    )
+    .unwrap();
+    let trigger = made.trigger.clone().unwrap();
+    assert_eq!((made.priority, made.profile_part, trigger.cnf), (10, Some(ProfilePart::Registered), true));
+    let shape: Vec<_> = trigger.spts.iter().map(|s| (s.groups[0], s.negated)).collect();
+    assert_eq!(shape, [(0, false), (1, false), (1, false), (2, true)]);
+    assert_eq!(trigger.spts[2].kind, SptKind::SessionCase(4));
+    let any = read(
+        r#"{ "priority": 1, "server": "sip:as@b", "when": { "any": [ { "method": "REGISTER", "registration": ["initial", "deregistration"] },
+             { "all": [ { "line": "m", "content": "video" }, { "request_uri": "^ims" } ] } ] } }"#,
+    )
+    .unwrap();
+    let trigger = any.trigger.unwrap();
+    assert_eq!(trigger.spts[0].kind, SptKind::Method { method: "REGISTER".into(), registration_types: vec![0, 2] });
+    assert_eq!((trigger.cnf, trigger.spts[2].groups.as_slice()), (false, [1].as_slice()));
+    assert_eq!(
+        read(r#"{ "priority": 1, "server": "sip:as@b", "when": { "case": "terminating" } }"#)
+            .unwrap()
+            .trigger
+            .unwrap()
+            .spts
+            .len(),
+        1
+    );
+    assert!(read(r#"{ "priority": 1, "server": "sip:as@b" }"#).unwrap().trigger.is_none());
+    let raw = r#"{ "priority": 1, "server": "sip:as@b", "trigger": { "cnf": true, "spts": [ { "negated": false, "groups": [0], "kind": { "RequestUri": "x" } } ] } }"#;
+    assert_eq!(read(raw).unwrap().trigger.unwrap().spts[0].kind, SptKind::RequestUri("x".into()));
+    for (when, wrong) in [
+        (r#"{}"#, "one of method"),
+        (r#"{ "all": [] }"#, "no condition"),
+        (r#"{ "method": "INVITE", "case": "originating" }"#, "make several"),
+        (r#"{ "method": "INVITE", "content": "x" }"#, "content goes with"),
+        (r#"{ "method": "INVITE", "registration": ["initial"] }"#, "registration goes with"),
+        (r#"{ "not": true, "all": [ { "method": "INVITE" } ] }"#, "not belongs"),
+        (r#"{ "all": [ { "all": [ { "method": "INVITE" } ] } ] }"#, "list may hold"),
+        (r#"{ "all": [ { "any": [ { "all": [ { "method": "INVITE" } ] } ] } ] }"#, "list may hold"),
+        (r#"{ "all": [ { "method": "A" } ], "any": [ { "method": "B" } ] }"#, "a list stands alone"),
+        (r#"{ "all": [ { "method": "A" } ], "method": "B" }"#, "a list stands alone"),
+        (r#"{ "case": "sideways" }"#, "unknown variant"),
+        (r#"{ "methode": "INVITE" }"#, "unknown field"),
+    ] {
+        let error = read(&format!(r#"{{ "priority": 1, "server": "sip:as@b", "when": {when} }}"#)).unwrap_err();
+        assert!(error.contains(wrong), "{when}: {error}");
+    }
+}
