@@ -1,13 +1,15 @@
-//! The commands of the REST API: `subscriber.create`, `show`, `list`, `change` and `remove`.
+//! The commands of the REST API: `subscriber.create`, `show`, `list`, `change`, `remove` and `profile`.
 
 use crate::behind::WINDOW;
+use crate::config::Config;
 use crate::error::Refusal;
 use crate::fields::Fields;
+use crate::profile::user_data;
 use crate::subscriber::{State, Subscription};
 use crate::{Hss, Job, Outcome, Stage, provision, service, store};
 use ims_core::command::{Command, CommandId, Problem};
 use ims_core::store::{Record, StoreRequest};
-use ims_core::{Action, Ctx, Imsi};
+use ims_core::{Action, Ctx, Impu, Imsi};
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -40,6 +42,8 @@ enum Call {
     /// May hold keys.
     Change(Value),
     Remove,
+    /// The profile of this public identity as an S-CSCF is given it.
+    Profile(Impu),
 }
 
 impl fmt::Debug for Call {
@@ -50,16 +54,18 @@ impl fmt::Debug for Call {
             Self::Show => "Show",
             Self::Change(_) => "Change",
             Self::Remove => "Remove",
+            Self::Profile(_) => "Profile",
         })
     }
 }
 
 impl CommandJob {
     pub(crate) fn key(&self) -> String {
-        match &self.subject {
-            Subject::Subscriber(imsi) => format!("imsi:{imsi}"),
-            Subject::Service(identity) => service::key(identity),
-            Subject::Subscribers | Subject::Services => String::new(),
+        match (&self.subject, &self.call) {
+            (_, Call::Profile(impu)) => store::impu_key(impu),
+            (Subject::Subscriber(imsi), _) => format!("imsi:{imsi}"),
+            (Subject::Service(identity), _) => service::key(identity),
+            (Subject::Subscribers | Subject::Services, _) => String::new(),
         }
     }
 }
@@ -96,6 +102,11 @@ impl Hss {
             }
             "subscriber.show" => self.submit(job(subscriber(&args)?, Call::Show), ctx),
             "subscriber.remove" => self.submit(job(subscriber(&args)?, Call::Remove), ctx),
+            "subscriber.profile" => {
+                let text = args.get("impu").and_then(Value::as_str).unwrap_or_default();
+                let impu = Impu::parse(text).map_err(|error| Problem::invalid("impu", error.to_string()))?;
+                self.submit(job(Subject::Subscribers, Call::Profile(impu)), ctx);
+            }
             "subscriber.change" => self.submit(job(subscriber(&args)?, changes(&args)), ctx),
             "service.create" => {
                 let mut made = service::create(&args, &self.config)?;
@@ -132,7 +143,7 @@ impl Hss {
         match &job.call {
             Call::Change(changes) => {
                 let changed = match subscription.service {
-                    Some(_) => service::change(subscription, state, changes),
+                    Some(_) => service::change(subscription, state, changes, &self.config),
                     None => provision::change(subscription, state, changes, &self.config, &self.ring, ctx.rng),
                 };
                 match changed {
@@ -145,6 +156,10 @@ impl Hss {
             Call::Remove => {
                 let terminate = provision::termination(state, "the subscription was removed");
                 self.commit(Job::Command(job), record, Outcome::Removed { terminate }, ctx);
+            }
+            Call::Profile(impu) => {
+                let shown = profile_of(subscription, &self.config, impu);
+                self.reply(&Job::Command(job), Ok(shown), ctx);
             }
             Call::Show | Call::List | Call::Create(_) => {
                 let shown = show(subscription, state);
@@ -159,7 +174,7 @@ impl Hss {
         {
             tracing::info!("{} was provisioned", kind(&made.0));
             self.wildcards.take(&made.0);
-            ctx.act(Action::Reply { id: job.id, result: Ok(show(&made.0, &made.1)) });
+            ctx.act(Action::Reply { id: job.id, result: Ok(show_new(&made.0, &made.1)) });
         }
     }
 
@@ -200,10 +215,13 @@ impl Hss {
     }
 
     pub(crate) fn unknown_subscriber(&mut self, job: &CommandJob, ctx: &mut Ctx<'_>) {
-        let problem = match &job.subject {
-            Subject::Service(identity) => service::unknown(identity),
-            Subject::Subscriber(imsi) => Problem::not_found(format!("no subscriber has the IMSI {imsi}")),
-            Subject::Subscribers | Subject::Services => Problem::not_found("there is no such list"),
+        let problem = match (&job.subject, &job.call) {
+            (_, Call::Profile(impu)) => {
+                Problem::not_found(format!("no subscriber has the public identity {}", impu.as_str()))
+            }
+            (Subject::Service(identity), _) => service::unknown(identity),
+            (Subject::Subscriber(imsi), _) => Problem::not_found(format!("no subscriber has the IMSI {imsi}")),
+            (Subject::Subscribers | Subject::Services, _) => Problem::not_found("there is no such list"),
         };
         ctx.act(Action::Reply { id: job.id, result: Err(problem) });
     }
@@ -220,6 +238,16 @@ pub(crate) fn show(subscription: &Subscription, state: &State) -> Value {
         Some(_) => service::show(subscription, state),
         None => provision::show(subscription, state),
     }
+}
+
+/// The same for who has just written it: with what is allowed, and surely not meant.
+pub(crate) fn show_new(subscription: &Subscription, state: &State) -> Value {
+    let mut shown = show(subscription, state);
+    let findings = xml_ifc::trigger::check(&subscription.criteria);
+    if !findings.is_empty() {
+        shown["warnings"] = findings.iter().map(|finding| Value::from(finding.to_string())).collect();
+    }
+    shown
 }
 
 /// Where the listing goes on.
@@ -246,6 +274,16 @@ fn insertion(subscription: &Subscription, state: &State) -> StoreRequest {
         body: store::body(subscription),
         state: store::state(state),
     }
+}
+
+/// The User-Data of an identity, as the answer to a SAR has it.
+fn profile_of(subscription: &Subscription, config: &Config, impu: &Impu) -> Value {
+    let set = subscription.set_of(impu).unwrap_or(0);
+    let service = subscription.service.as_deref().map(|service| &service.impi);
+    let impi = subscription.private_identities.first().map(|p| &p.impi).or(service);
+    let xml = impi.map(|impi| user_data(subscription, config, impi, set, Some(impu)));
+    let xml = xml.and_then(|xml| String::from_utf8(xml).ok()).unwrap_or_default();
+    json!({ "imsi": subscription.imsi, "impu": impu, "user_data": xml })
 }
 
 /// The subscriber that a command is about.

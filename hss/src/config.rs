@@ -5,7 +5,11 @@ use ims_core::{Secret, Wiring};
 use ims_diameter::cx::{ChargingInformation, ServerCapabilities};
 use ims_diameter::{EndpointConfig, PeerConfig};
 use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use xml_ifc::trigger::{self, Finding};
+use xml_ifc::{Criteria, Ifc};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +27,10 @@ pub struct Config {
     pub visited_networks: Vec<String>,
     /// What an S-CSCF for these subscribers must or should be able to do; subscribers may have their own.
     pub capabilities: Capabilities,
+    /// Criteria that many subscribers have in common: subscribers name them as `service_profile`.
+    pub service_profiles: BTreeMap<String, NamedProfile>,
+    /// The one of subscribers that name none.
+    pub default_service_profile: Option<String>,
     /// Charging functions, told to the S-CSCF with the profile.
     pub charging: Charging,
     /// Keep the S-CSCF's name when it asks for that on de-registration.
@@ -71,6 +79,31 @@ impl Capabilities {
     }
 }
 
+/// What several subscribers have in common of their services.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NamedProfile {
+    /// A list, or `InitialFilterCriteria` elements as text.
+    pub criteria: Criteria,
+    /// Sets that the S-CSCF holds, by number.
+    pub shared_ifc_sets: Vec<u32>,
+}
+
+impl NamedProfile {
+    /// Another one when something in it changes: an S-CSCF that has the profile of before is given this one.
+    pub(crate) fn mark(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.criteria.0, &self.shared_ifc_sets).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// The finding for which criteria are not taken.
+pub(crate) fn unusable(criteria: &[Ifc]) -> Option<Finding> {
+    let is_wrong = |f: &Finding| f.is_error() || matches!(f, Finding::SamePriority { .. });
+    trigger::check(criteria).into_iter().find(is_wrong)
+}
+
 /// Diameter URIs of charging collection functions (offline) and event charging functions (online).
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -102,6 +135,8 @@ impl Default for Config {
             ind: 4,
             visited_networks: Vec::new(),
             capabilities: Capabilities::default(),
+            service_profiles: BTreeMap::new(),
+            default_service_profile: None,
             charging: Charging::default(),
             keep_server_name: true,
             store_timeout: Span::secs(3),
@@ -145,6 +180,14 @@ impl Config {
         if self.domain.is_empty() || self.domain.contains(|c: char| c.is_whitespace() || c == '@' || c == ':') {
             return invalid("domain: give a domain name such as ims.mnc001.mcc001.3gppnetwork.org");
         }
+        for (name, profile) in &self.service_profiles {
+            if let Some(finding) = unusable(&profile.criteria.0) {
+                return invalid(&format!("service_profiles.{name}: {finding}"));
+            }
+        }
+        if let Some(name) = self.default_service_profile.as_ref().filter(|n| !self.service_profiles.contains_key(*n)) {
+            return invalid(&format!("default_service_profile: there is no [service_profiles.{name}]"));
+        }
         match &self.master_key {
             Some(key) => Ok(key),
             None => invalid("no master key: set IMSBOX_MASTER_KEY or let the HSS make hss.key in its data folder"),
@@ -173,6 +216,27 @@ mod tests {
         let key = || Some(Secret::new([1; 32]));
         assert!(Config { master_key: key(), ..Config::default() }.check().is_ok());
         assert!(Config { master_key: key(), ind: 32, ..Config::default() }.check().is_err());
+    }
+
+    #[test]
+    fn a_service_profile_is_checked_and_marked() {
+        let read = |text: &str| {
+            let config = ims_core::config::parse::<Config>("t", text);
+            config.map(|c| Config { master_key: Some(Secret::new([1; 32])), ..c }).map_err(|e| e.to_string())
+        };
+        let good = "default_service_profile = 'volte'\n[service_profiles.volte]\nshared_ifc_sets = [5]\n\
+                    criteria = [{ priority = 1, server = 'sip:as@b', when = { method = 'INVITE' } }]";
+        let config = read(good).unwrap();
+        config.check().unwrap();
+        let other = read(&good.replace("INVITE", "MESSAGE")).unwrap();
+        let mark = |c: &Config| c.service_profiles["volte"].mark();
+        assert!(mark(&config) != mark(&other) && mark(&config) == mark(&read(good).unwrap()));
+        let check = |text: &str| read(text).and_then(|c| c.check().map(drop).map_err(|e| e.to_string())).unwrap_err();
+        assert!(check(&good.replace("= 'volte'", "= 'vilte'")).contains("no [service_profiles.vilte]"));
+        let wrong = check(&good.replace("method = 'INVITE'", "request_uri = '*'"));
+        assert!(wrong.contains("service_profiles.volte") && wrong.contains("no regular expression"), "{wrong}");
+        assert!(check(&good.replace("sip:as@b", "as")).contains("names no server"));
+        assert!(check(&good.replace("priority", "prio")).contains("unknown field `prio`"));
     }
 
     #[test]

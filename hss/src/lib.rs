@@ -392,7 +392,7 @@ impl Hss {
                 self.resume(record, ctx);
             }
             (Outcome::Changed(changed), _) => {
-                self.reply(&job, Ok(command::show(&changed.subscription, &changed.state)), ctx);
+                self.reply(&job, Ok(command::show_new(&changed.subscription, &changed.state)), ctx);
                 self.terminate(changed.terminate, ctx);
                 self.forget(record, ctx);
             }

@@ -1,5 +1,6 @@
 //! The user profile as the S-CSCF gets it (TS 29.228 Annex B): the implicit registration set of the identity asked about.
 
+use crate::config::Config;
 use crate::subscriber::Subscription;
 use ims_core::{Impi, Impu};
 use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
@@ -9,8 +10,15 @@ const DISTINCT_PSI: u8 = 1;
 const WILDCARDED_PSI: u8 = 2;
 
 /// The User-Data of one implicit registration set. Identities that are of use come first: the first of these is the user's
-/// default identity. Of a wildcarded service it is the identity that was asked about, and the wildcard that it falls under.
-pub fn user_data(subscription: &Subscription, impi: &Impi, set: usize, asked: Option<&Impu>) -> Vec<u8> {
+/// default identity. Of a wildcarded service it is the identity that was asked about, and the wildcard that it falls under. The
+/// criteria are its own and those of the service profile that it names.
+pub fn user_data(
+    subscription: &Subscription,
+    config: &Config,
+    impi: &Impi,
+    set: usize,
+    asked: Option<&Impu>,
+) -> Vec<u8> {
     let identities = subscription.sets.get(set).map(Vec::as_slice).unwrap_or_default();
     let (barred, useful): (Vec<_>, Vec<_>) = identities.iter().partition(|p| p.barred);
     let public_identities = useful.into_iter().chain(barred).map(|p| PublicIdentity {
@@ -27,10 +35,18 @@ pub fn user_data(subscription: &Subscription, impi: &Impi, set: usize, asked: Op
         wildcarded: Some(service.identity.clone()),
         ..PublicIdentity::default()
     });
+    let named = subscription.named_profile(config);
+    let mut criteria = named.map_or_else(Vec::new, |named| named.criteria.0.clone());
+    criteria.extend(subscription.criteria.iter().cloned());
+    criteria.sort_by_key(|c| c.priority);
+    let mut shared_ifc_sets = named.map_or_else(Vec::new, |named| named.shared_ifc_sets.clone());
+    shared_ifc_sets.extend(&subscription.shared_ifc_sets);
+    shared_ifc_sets.sort_unstable();
+    shared_ifc_sets.dedup();
     let profile = ServiceProfile {
         public_identities: public_identities.chain(under_wildcard).collect(),
-        criteria: subscription.criteria.clone(),
-        shared_ifc_sets: subscription.shared_ifc_sets.clone(),
+        criteria,
+        shared_ifc_sets,
         subscribed_media_profile: None,
     };
     xml_ifc::write(&ImsSubscription { private_id: impi.to_string(), service_profiles: vec![profile] }).into_bytes()

@@ -1,7 +1,7 @@
 //! Provisioning: from the JSON of a command to a subscription, and back without the keys. Private and public identities follow
 //! from IMSI and MSISDN (TS 23.003 13) unless they are given.
 
-use crate::config::{Capabilities, Config};
+use crate::config::{Capabilities, Config, unusable};
 use crate::credential::{AkaKeys, AlgorithmName, Credential, DigestSecret, PrivateIdentity};
 use crate::cx::Termination;
 use crate::fields::{Fields, Result};
@@ -13,7 +13,6 @@ use ims_core::{Impi, Impu, Imsi, Msisdn, Rng, Secret};
 use ims_diameter::cx::ReasonCode;
 use ims_sip::digest::DigestAlgorithm;
 use serde_json::{Value, json};
-use xml_ifc::trigger::{self, Finding};
 use xml_ifc::{Criterion, Ifc};
 use zeroize::Zeroizing;
 
@@ -64,9 +63,10 @@ pub fn create(args: &Value, config: &Config, ring: &KeyRing, rng: &mut Rng) -> R
         capabilities: None,
         criteria: Vec::new(),
         shared_ifc_sets: Vec::new(),
+        service_profile: None,
         revision: 1,
     };
-    services(&mut fields, &mut subscription)?;
+    services(&mut fields, &mut subscription, config)?;
     fields.finish()?;
     Ok((subscription, state))
 }
@@ -109,7 +109,7 @@ pub fn change(
         new.sets = derived(&own, new.msisdn.as_ref(), &config.domain);
         new.impus_given = false;
     }
-    services(&mut fields, &mut new)?;
+    services(&mut fields, &mut new, config)?;
     fields.finish()?;
     new.revision += 1;
     let impis = |s: &Subscription| s.private_identities.iter().map(|p| p.impi.clone()).collect::<Vec<_>>();
@@ -166,6 +166,7 @@ pub fn show(subscription: &Subscription, state: &State) -> Value {
         "capabilities": subscription.capabilities,
         "criteria": subscription.criteria.len(),
         "shared_ifc_sets": subscription.shared_ifc_sets,
+        "service_profile": subscription.service_profile,
         "scscf": state.assigned.as_ref().map(|scscf| &scscf.name),
     })
 }
@@ -447,18 +448,18 @@ fn tuak_topc(fields: &mut Fields, k: &[u8], iterations: u8) -> Result<Bytes> {
 }
 
 /// What says neither who the subscriber is nor how to authenticate it.
-fn services(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
+fn services(fields: &mut Fields, subscription: &mut Subscription, config: &Config) -> Result<()> {
     if let Some(barred) = fields.bool("barred")? {
         subscription.barred = barred;
     }
     if fields.has("visited_networks") {
         subscription.visited_networks = networks(fields)?;
     }
-    profile(fields, subscription)
+    profile(fields, subscription, config)
 }
 
 /// What subscribers and services have alike.
-pub(crate) fn profile(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
+pub(crate) fn profile(fields: &mut Fields, subscription: &mut Subscription, config: &Config) -> Result<()> {
     if fields.has("capabilities") {
         subscription.capabilities = fields.value::<Capabilities>("capabilities")?;
     }
@@ -467,6 +468,17 @@ pub(crate) fn profile(fields: &mut Fields, subscription: &mut Subscription) -> R
     }
     if fields.has("shared_ifc_sets") {
         subscription.shared_ifc_sets = fields.value("shared_ifc_sets")?.unwrap_or_default();
+    }
+    if fields.has("service_profile") {
+        let name = fields.text("service_profile")?;
+        if let Some(name) = name.as_ref().filter(|name| !config.service_profiles.contains_key(*name)) {
+            let known: Vec<&str> = config.service_profiles.keys().map(String::as_str).take(10).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let detail =
+                format!("there is no service profile {name:?} in the configuration of the HSS: it has {known}");
+            return Err(fields.invalid("service_profile", detail));
+        }
+        subscription.service_profile = name.map(Into::into);
     }
     Ok(())
 }
@@ -489,8 +501,7 @@ fn criteria(fields: &mut Fields) -> Result<Vec<Ifc>> {
     if criteria.len() > MOST_CRITERIA {
         return Err(fields.invalid(NAME, format!("{MOST_CRITERIA} entries at most")));
     }
-    let wrong = |f: &Finding| f.is_error() || matches!(f, Finding::SamePriority { .. });
-    if let Some(finding) = trigger::check(&criteria).iter().find(|f| wrong(f)) {
+    if let Some(finding) = unusable(&criteria) {
         return Err(fields.invalid(NAME, finding.to_string()));
     }
     criteria.sort_by_key(|c| c.priority);

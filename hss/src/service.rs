@@ -150,15 +150,16 @@ pub(crate) fn create(args: &Value, config: &Config) -> Result<(Subscription, Sta
         capabilities: None,
         criteria: Vec::new(),
         shared_ifc_sets: Vec::new(),
+        service_profile: None,
         revision: 1,
     };
-    read(&mut fields, &mut subscription)?;
+    read(&mut fields, &mut subscription, config)?;
     fields.finish()?;
     Ok((subscription, State::default()))
 }
 
 /// A service changed by the arguments of `service.change`: what is not named stays.
-pub(crate) fn change(old: &Subscription, state: &State, changes: &Value) -> Result<Changed> {
+pub(crate) fn change(old: &Subscription, state: &State, changes: &Value, config: &Config) -> Result<Changed> {
     let mut fields = Fields::new(changes, "")?;
     let mut new = old.clone();
     let same = |text: Option<String>, known: &str| text.is_none_or(|text| text == known);
@@ -170,13 +171,13 @@ pub(crate) fn change(old: &Subscription, state: &State, changes: &Value) -> Resu
     if !same(fields.text("impi")?, impi) {
         return Err(fields.invalid("impi", "a private identity does not change: create another service"));
     }
-    read(&mut fields, &mut new)?;
+    read(&mut fields, &mut new, config)?;
     fields.finish()?;
     new.revision += 1;
     Ok(Changed { subscription: new, state: state.clone(), terminate: None })
 }
 
-fn read(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
+fn read(fields: &mut Fields, subscription: &mut Subscription, config: &Config) -> Result<()> {
     if let Some(service) = subscription.service.as_deref_mut() {
         if fields.has("server") {
             service.server = fields.text("server")?.filter(|text| !text.is_empty());
@@ -193,7 +194,7 @@ fn read(fields: &mut Fields, subscription: &mut Subscription) -> Result<()> {
         let name = fields.text("display_name")?.map(|name| name.chars().take(128).collect());
         subscription.sets.iter_mut().flatten().for_each(|p| p.display_name.clone_from(&name));
     }
-    provision::profile(fields, subscription)
+    provision::profile(fields, subscription, config)
 }
 
 /// The one spelling of an identity.
@@ -227,6 +228,7 @@ pub(crate) fn show(subscription: &Subscription, state: &State) -> Value {
         "capabilities": subscription.capabilities,
         "criteria": subscription.criteria.len(),
         "shared_ifc_sets": subscription.shared_ifc_sets,
+        "service_profile": subscription.service_profile,
         "scscf": state.assigned.as_ref().map(|scscf| &scscf.name),
     })
 }

@@ -1,7 +1,7 @@
 //! A subscription (TS 23.228 4.3.3): one or more private identities with what they prove themselves with, public identities in implicit
 //! registration sets, and the state that traffic gives it.
 
-use crate::config::Capabilities;
+use crate::config::{Capabilities, Config, NamedProfile};
 use crate::credential::{Credential, PrivateIdentity};
 use crate::service::{self, Service};
 use ims_aka::Sqn;
@@ -43,6 +43,9 @@ pub struct Subscription {
     pub criteria: Vec<Ifc>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared_ifc_sets: Vec<u32>,
+    /// One of [`crate::Config::service_profiles`]; none: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_profile: Option<Box<str>>,
     /// Rises with each change: tells whether an S-CSCF has the profile as it is now.
     #[serde(default)]
     pub revision: u64,
@@ -99,9 +102,28 @@ impl Subscription {
         !self.barred && self.service.is_none() && self.set_of(impu).is_some_and(of_use)
     }
 
-    /// There are services while nobody is registered: criteria for that part of the profile (TS 29.228 6.1.4.1).
-    pub fn has_unregistered_services(&self) -> bool {
-        self.criteria.iter().any(|c| c.profile_part != Some(xml_ifc::ProfilePart::Registered))
+    /// What it has in common with others.
+    pub fn named_profile<'a>(&self, config: &'a Config) -> Option<&'a NamedProfile> {
+        // The default is one for people.
+        let default = config.default_service_profile.as_deref().filter(|_| self.service.is_none());
+        let name = self.service_profile.as_deref().or(default)?;
+        config.service_profiles.get(name)
+    }
+
+    /// Another number whenever an S-CSCF would be given another profile.
+    pub fn profile_revision(&self, config: &Config) -> u64 {
+        self.revision ^ self.named_profile(config).map_or(0, NamedProfile::mark)
+    }
+
+    /// There are services while nobody is registered: criteria for that part of the profile (TS 29.228 6.1.4.1). Those of
+    /// shared sets, which the S-CSCF alone knows, may be among them.
+    pub fn has_unregistered_services(&self, config: &Config) -> bool {
+        let named = self.named_profile(config);
+        let common = named.map(|n| n.criteria.0.as_slice()).unwrap_or_default();
+        let is_for_unregistered = |c: &Ifc| c.profile_part != Some(xml_ifc::ProfilePart::Registered);
+        self.criteria.iter().chain(common).any(is_for_unregistered)
+            || !self.shared_ifc_sets.is_empty()
+            || named.is_some_and(|n| !n.shared_ifc_sets.is_empty())
     }
 
     /// As it was read, in no more room than it needs: there may be a hundred thousand of these in memory.

@@ -65,6 +65,7 @@ pub(crate) async fn run(settings: Result<Settings>, target: &Target) -> Result<(
     let running = Client::new(target, &settings).and_then(|c| c.read("/v1/status")).is_ok();
     lines.extend(ports(&settings, running));
     lines.extend(database(&settings.shell));
+    lines.extend(criteria(&settings));
     lines.extend(addresses(&settings.gm_addresses, settings.pcscf.gm.port));
     for line in &lines {
         println!("{line}");
@@ -180,6 +181,15 @@ fn database(shell: &ims_shell::Settings) -> Vec<Line> {
             ),
         )],
         Ok(()) => vec![Line::ok("database", format!("{} can be written", folder.display()))],
+    }
+}
+
+/// What the S-CSCF would not start with, shared criteria among it.
+fn criteria(settings: &Settings) -> Vec<Line> {
+    match settings.scscf.check() {
+        Err(error) => vec![Line::fail("S-CSCF", error.to_string())],
+        Ok(()) if settings.scscf.shared_ifc.file.is_none() && settings.scscf.shared_ifc.sets.is_empty() => Vec::new(),
+        Ok(()) => vec![Line::ok("shared iFC", "the sets of [scscf.shared_ifc] can be used")],
     }
 }
 

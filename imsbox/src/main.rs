@@ -4,6 +4,7 @@ mod bans;
 mod check;
 mod client;
 mod demo;
+mod ifc;
 mod ladder;
 mod settings;
 mod status;
@@ -42,6 +43,9 @@ enum Command {
     /// Provision subscribers
     #[command(subcommand)]
     Subscriber(subscriber::Subscriber),
+    /// Initial filter criteria: why a request goes to an application server, or does not
+    #[command(subcommand)]
+    Ifc(ifc::Ifc),
     /// Show registrations with their security associations, peers, and what was refused
     Status {
         /// As JSON, with everything the roles tell
@@ -103,6 +107,7 @@ fn run(cli: Cli) -> Result<()> {
                 ims_shell::health::ask(settings.shell.http, settings.rest).map_err(anyhow::Error::msg)
             }
             Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
+            Command::Ifc(command) => ifc::run(command, &Client::all(&cli.target, &load(&[])?)?),
             Command::Bans { command } => bans::run(command, &Client::new(&cli.target, &load(&[])?)?),
             Command::Status { json } => status::run(&Client::all(&cli.target, &load(&[])?)?, json),
         }

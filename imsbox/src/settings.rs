@@ -117,10 +117,12 @@ impl Settings {
         let core = config.core_address;
         let derived = Derived { domain: &domain, core, gm_port: config.gm.port, gm_addresses: &gm_addresses };
         let rest = shell.http.or(Some(SocketAddr::new(core, 8080))).unwrap_or(SocketAddr::new(core, 8080));
+        let mut scscf: scscf::Config = role(file, "scscf", derived.scscf(), config.scscf)?;
+        scscf.read_files(|path| std::fs::read(path)).with_context(|| format!("{file}: [scscf]"))?;
         Ok(Self {
             pcscf: role(file, "pcscf", derived.pcscf(), config.pcscf)?,
             icscf: role(file, "icscf", derived.icscf(), config.icscf)?,
-            scscf: role(file, "scscf", derived.scscf(), config.scscf)?,
+            scscf,
             hss: role(file, "hss", derived.hss(), config.hss)?,
             plmn,
             domain,

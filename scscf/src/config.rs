@@ -1,5 +1,6 @@
 //! The configuration of an S-CSCF (`configs/scscf.toml`).
 
+use crate::shared_ifc::SharedIfc;
 use ims_core::config::{ConfigError, Span};
 use ims_core::uri::{Uri, host_of};
 use ims_core::{SipListener, Wiring};
@@ -9,7 +10,9 @@ use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 const DOMAIN: &str = "ims.mnc001.mcc001.3gppnetwork.org";
 
@@ -33,6 +36,8 @@ pub struct Config {
     pub registration: Registration,
     pub sessions: Sessions,
     pub reg_event: RegEvent,
+    /// Criteria that profiles name by a number.
+    pub shared_ifc: SharedIfc,
     /// Realm of the HSS; absent: ours.
     pub hss_realm: Option<String>,
     /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:5070", in order of preference.
@@ -205,6 +210,7 @@ impl Default for Config {
             registration: Registration::default(),
             sessions: Sessions::default(),
             reg_event: RegEvent::default(),
+            shared_ifc: SharedIfc::default(),
             hss_realm: None,
             next_hops: BTreeMap::from([
                 (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
@@ -270,6 +276,11 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// Reads the files that the configuration names, with what reads files.
+    pub fn read_files(&mut self, read: impl Fn(&Path) -> io::Result<Vec<u8>>) -> Result<(), ConfigError> {
+        self.shared_ifc.read(read)
+    }
+
     /// The sockets to open.
     pub fn wiring(&self) -> Wiring {
         Wiring { sip: vec![SipListener::open(self.listen)], diameter: Vec::new() }
@@ -302,6 +313,7 @@ impl Config {
         let e = &self.reg_event;
         refuse(e.min_expires > e.max_expires || e.min_expires.0 == 0, "reg_event: 0 < min_expires <= max_expires")?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
+        self.shared_ifc.sets()?;
         let t = [
             self.timers.t1,
             self.timers.t2,
@@ -376,7 +388,7 @@ impl<'de> Deserialize<'de> for Reauthenticate {
     }
 }
 
-fn invalid(reason: String) -> ConfigError {
+pub(crate) fn invalid(reason: String) -> ConfigError {
     ConfigError::Invalid { file: "scscf".into(), reason }
 }
 

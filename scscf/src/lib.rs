@@ -6,6 +6,7 @@ mod config;
 mod digest;
 mod error;
 mod exit;
+mod explain;
 mod fork;
 mod gruu;
 mod kept;
@@ -19,6 +20,7 @@ mod register;
 mod registrar;
 mod served;
 mod session;
+mod shared_ifc;
 mod unregistered;
 mod vector;
 mod wish;
@@ -28,6 +30,7 @@ pub use config::{
     Timers,
 };
 pub use error::Refusal;
+pub use shared_ifc::{SharedIfc, SharedSet};
 
 use auth::Challenges;
 use chain::{Chains, Outcome};
@@ -49,7 +52,7 @@ use register::{Attempt, Given};
 use registrar::{Lapse, Registrar};
 use serde_json::{Value, json};
 use session::Passing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use unregistered::Unregistered;
 
 /// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
@@ -99,6 +102,8 @@ pub struct Scscf {
     server_outcomes: BTreeMap<Outcome, u64>,
     /// Refusals that the log still takes.
     told: PerSecond,
+    /// What was told of criteria: once each.
+    findings_told: BTreeSet<String>,
 }
 
 /// What an answer of the HSS goes on with.
@@ -124,7 +129,7 @@ impl Scscf {
             cx: ims_diameter::Endpoint::new(config.diameter.clone()),
             auth: Challenges::default(),
             nonces: Nonces::default(),
-            registrar: Registrar::default(),
+            registrar: Registrar::new(&config.shared_ifc.sets()?),
             me: Me::of(&config),
             relay: Relay::new(config.timers.t1.0 * 64),
             patience: Due::default(),
@@ -139,6 +144,7 @@ impl Scscf {
             outcomes: Outcomes::default(),
             server_outcomes: BTreeMap::new(),
             told: PerSecond::new(REFUSALS_TOLD),
+            findings_told: BTreeSet::new(),
         })
     }
 
@@ -354,6 +360,7 @@ impl Scscf {
     fn on_command(&mut self, command: Command, ctx: &mut Ctx<'_>) {
         let result = match command.call.as_str() {
             "status" => Ok(self.snapshot()),
+            "ifc.explain" => self.explain(&command.args),
             call => Err(Problem::not_found(format!("the S-CSCF knows no command {call:?}"))),
         };
         ctx.act(Action::Reply { id: command.id, result });
@@ -448,6 +455,7 @@ impl Node for Scscf {
             Event::Sa { .. } | Event::SaAudited { .. } | Event::SaExpired(_) | Event::Stored { .. } => {}
         }
         self.drain(ctx);
+        self.tell_findings();
     }
 
     fn deadline(&self) -> Option<Time> {

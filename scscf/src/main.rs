@@ -7,7 +7,8 @@ static ALLOCATOR: ims_shell::Allocator = ims_shell::Allocator;
 
 fn main() -> ExitCode {
     ims_shell::role_main("scscf", ([127, 0, 0, 1], 8083).into(), |input| {
-        let config: scscf::Config = input.config()?;
+        let mut config: scscf::Config = input.config()?;
+        config.read_files(|path| std::fs::read(path))?;
         let wiring = config.wiring();
         Ok(ims_shell::Role::new(scscf::Scscf::new(config)?, wiring).keeps())
     })

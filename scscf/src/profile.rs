@@ -10,11 +10,13 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
-use xml_ifc::trigger::{CompiledCriteria, Compiler};
-use xml_ifc::{ApplicationServer, ImsSubscription, PublicIdentity, ServiceProfile};
+use xml_ifc::trigger::{CompiledCriteria, Compiler, Finding};
+use xml_ifc::{ApplicationServer, ImsSubscription, PublicIdentity, ServiceProfile, SharedSets};
 
 /// Identities of one subscription that are kept: more are cut off.
 const MAX_IDENTITIES: usize = 256;
+/// Findings that wait to be told: more are left out.
+const MOST_FINDINGS: usize = 1000;
 
 /// An implicit registration set with its service profiles (TS 29.228 Annex B). Users by the hundred thousand have the same
 /// services: what is not about one user alone is shared ([`Services::share`]).
@@ -201,6 +203,8 @@ pub(crate) struct Services {
     hasher: RandomState,
     known: HashMap<u64, Weak<ServiceSet>>,
     compiler: Compiler,
+    /// What is wrong with criteria that were made ready, and was not told yet.
+    findings: Vec<Finding>,
     /// When what nobody uses any more is looked for.
     sweep_at: usize,
     /// Of the last profile: mostly that of all.
@@ -208,6 +212,24 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// For profiles that may name these shared sets.
+    pub(crate) fn new(shared: &SharedSets) -> Self {
+        let compiler = Compiler::new(shared);
+        Self { findings: compiler.findings().to_vec(), compiler, ..Self::default() }
+    }
+
+    /// What was found to be wrong since the last time.
+    pub(crate) fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    fn make_ready(&mut self, services: &ServiceSet) {
+        for criteria in services.make_ready(&mut self.compiler) {
+            let room = MOST_FINDINGS.saturating_sub(self.findings.len());
+            self.findings.extend(criteria.findings().iter().take(room).cloned());
+        }
+    }
+
     /// Has the profile share what it has in common with others, and its criteria made ready.
     pub(crate) fn share(&mut self, profile: &mut Profile) {
         match profile.charging == self.charging {
@@ -219,9 +241,9 @@ impl Services {
         match known {
             Some(known) if known == profile.services => profile.services = known,
             // Two that have one hash are not shared.
-            Some(_) => drop(profile.services.make_ready(&mut self.compiler)),
+            Some(_) => self.make_ready(&profile.services),
             None => {
-                profile.services.make_ready(&mut self.compiler);
+                self.make_ready(&profile.services);
                 if self.known.len() >= self.sweep_at {
                     self.known.retain(|_, services| services.strong_count() > 0);
                     self.sweep_at = 2 * self.known.len() + 64;

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use xml_ifc::SharedSets;
+use xml_ifc::trigger::Finding;
 
 /// A contact under which a user can be reached.
 #[derive(Clone, PartialEq, Debug)]
@@ -127,6 +129,16 @@ pub(crate) struct Registrar {
 }
 
 impl Registrar {
+    /// For users whose profiles may name these shared sets.
+    pub(crate) fn new(shared: &SharedSets) -> Self {
+        Self { services: Services::new(shared), ..Self::default() }
+    }
+
+    /// What was found to be wrong with criteria since the last time.
+    pub(crate) fn take_findings(&mut self) -> Vec<Finding> {
+        self.services.take_findings()
+    }
+
     pub(crate) fn set_clock(&mut self, now: Time) {
         self.clock = now;
     }

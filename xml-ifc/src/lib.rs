@@ -17,7 +17,7 @@ pub use profile::{
 pub use shared::SharedSets;
 pub use trigger::Pattern;
 pub use write::write;
-pub use written::Criterion;
+pub use written::{Criteria, Criterion};
 
 /// Why a document is not a usable subscription, in words for the operator.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -7,7 +7,41 @@
 //! ```
 
 use crate::{ApplicationServer, DefaultHandling, Ifc, ProfilePart, Spt, SptKind, TriggerPoint};
-use serde::Deserialize;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+/// Several of them: a list, or text with `InitialFilterCriteria` elements.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Criteria(pub Vec<Ifc>);
+
+impl<'de> Deserialize<'de> for Criteria {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Criteria;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of criteria, or InitialFilterCriteria elements as text")
+            }
+
+            fn visit_str<E: Error>(self, xml: &str) -> Result<Criteria, E> {
+                crate::parse_criteria(xml).map(Criteria).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Criteria, A::Error> {
+                let mut criteria = Vec::new();
+                while let Some(Criterion(ifc)) = list.next_element()? {
+                    criteria.push(ifc);
+                }
+                Ok(Criteria(criteria))
+            }
+        }
+
+        d.deserialize_any(Either)
+    }
+}
 
 /// A criterion, from JSON or TOML.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]

@@ -24,6 +24,8 @@ use tracing::debug;
 
 /// The node that meets handsets, and bans those who flood it.
 const PCSCF: &str = "pcscf";
+/// The node that goes by criteria.
+const SCSCF: &str = "scscf";
 /// The node that keeps subscribers.
 pub(crate) const HSS: &str = "hss";
 const CONNECTIONS: usize = 256;
@@ -81,6 +83,8 @@ fn routes(console: Console) -> Router {
         .route("/v1/subscribers/{imsi}", get(show).patch(change).delete(remove))
         .route("/v1/services", post(create_service).get(list_services))
         .route("/v1/services/{identity}", get(show_service).patch(change_service).delete(remove_service))
+        .route("/v1/profiles/{impu}", get(profile))
+        .route("/v1/ifc/explain", post(explain))
         .route("/v1/bans", get(bans))
         .route("/v1/bans/{source}", axum::routing::delete(lift_ban))
         .route("/v1/status", get(status))
@@ -213,6 +217,24 @@ async fn remove_service(State(console): State<Console>, Path(identity): Path<Str
         Ok(_) => StatusCode::NO_CONTENT.into_response(),
         Err(problem) => refuse(problem),
     }
+}
+
+/// The profile of a public identity as an S-CSCF is given it.
+async fn profile(State(console): State<Console>, Path(impu): Path<String>) -> Response {
+    respond(StatusCode::OK, call(&console.world, HSS, "subscriber.profile", json!({"impu": impu})).await)
+}
+
+/// Which criteria a request meets, by the profile that the HSS of this process has unless the question brings one along.
+async fn explain(State(console): State<Console>, Json(mut question): Json) -> Response {
+    let has_hss = console.world.nodes.iter().any(|seat| seat.name == HSS);
+    if has_hss && question.get("profile").is_none() && question.get("impu").is_some_and(Value::is_string) {
+        let args = json!({"impu": question["impu"]});
+        match call(&console.world, HSS, "subscriber.profile", args).await {
+            Ok(profile) => question["profile"] = profile["user_data"].clone(),
+            Err(problem) => return refuse(problem),
+        }
+    }
+    respond(StatusCode::OK, call(&console.world, SCSCF, "ifc.explain", question).await)
 }
 
 async fn bans(State(console): State<Console>) -> Response {

@@ -25,7 +25,7 @@ pub fn decide(view: View<'_>, request: &Lir) -> Result<Decision<Lia>, Refusal> {
     let name = view.state.assigned.as_ref().map(|scscf| scscf.name.clone());
     let is_served = view.state.registration(set) != Registration::NotRegistered && name.is_some();
     // An application server may originate for who is not registered.
-    if !is_served && !view.subscription.has_unregistered_services() && !request.originating {
+    if !is_served && !view.subscription.has_unregistered_services(view.config) && !request.originating {
         return Err(Refusal::NotRegistered { impu: request.impu.clone() });
     }
     let lia = match name {

@@ -170,19 +170,19 @@ fn with_profile(
     mut state: State,
     terminate: Option<Termination>,
 ) -> Decision<Saa> {
-    state.downloaded = view.subscription.revision;
+    state.downloaded = view.subscription.profile_revision(view.config);
     Decision::with_state(profile(view, request, impi, set), view.state, state, terminate)
 }
 
 /// The profile, unless the S-CSCF says that it has it, and has it as it is now.
 fn profile(view: View<'_>, request: &Sar, impi: &Impi, set: usize) -> Saa {
     let subscription = view.subscription;
-    let has_it = request.data_already_available && view.state.downloaded == subscription.revision;
+    let has_it = request.data_already_available && view.state.downloaded == subscription.profile_revision(view.config);
     let others = subscription.private_identities.iter().map(|p| &p.impi).filter(|other| *other != impi);
     Saa {
         result: ResultCode::SUCCESS,
         impi: Some(impi.clone()),
-        user_data: (!has_it).then(|| user_data(subscription, impi, set, request.impus.first())),
+        user_data: (!has_it).then(|| user_data(subscription, view.config, impi, set, request.impus.first())),
         charging: view.config.charging.to_cx(),
         associated: others.cloned().collect(),
     }

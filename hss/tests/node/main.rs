@@ -180,6 +180,9 @@ fn a_change_of_identities_de_registers_and_a_change_of_services_does_not() {
     w.command("subscriber.change", change(json!({ "msisdn": "4915187654321" }))).unwrap();
     assert_eq!(w.requests.len(), 1);
     assert_eq!(w.lir("tel:+4915112345678").result, ResultCode::USER_UNKNOWN);
+    let unregistered = w.lir("tel:+4915187654321").result;
+    assert_eq!(unregistered, ResultCode::UNREGISTERED_SERVICE, "what is in a shared set the S-CSCF knows");
+    w.command("subscriber.change", change(json!({ "shared_ifc_sets": [] }))).unwrap();
     assert_eq!(w.lir("tel:+4915187654321").result, ResultCode::IDENTITY_NOT_REGISTERED);
     assert_eq!(seq(&w.mar()), 2, "sequence numbers go on");
 }

@@ -1,7 +1,7 @@
 //! The commands of the REST API.
 
 use crate::world::*;
-use hss::{Hss, provision};
+use hss::{Config, Hss, provision};
 use ims_core::{Node, Secret};
 use ims_diameter::cx::ResultCode;
 use serde_json::{Value, json};
@@ -90,7 +90,22 @@ fn each_mistake_names_its_field_and_repeats_no_key() {
         ("digest_algorithms", json!({ "imsi": IMSI, "password": "x", "digest_algorithms": ["MD5", "md5"] })),
         ("digest_algorithms", json!({ "imsi": IMSI, "ha1": { "MD5": K }, "digest_algorithms": ["MD5"] })),
         ("visited_networks", json!({ "imsi": IMSI, "k": K, "opc": OPC, "visited_networks": "all" })),
-        ("criteria", json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": [{ "priority": 1 }] })),
+        ("criteria[0]", json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": [{ "priority": 1 }] })),
+        ("criteria", json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": "<InitialFilterCriteria/>" })),
+        ("criteria", json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": 7 })),
+        ("criteria", with_criteria(json!([{ "priority": 1, "server": "as" }]))),
+        ("criteria", with_criteria(json!([{ "priority": 1, "server": "sip:as@b", "when": { "request_uri": "*" } }]))),
+        (
+            "criteria",
+            with_criteria(json!([{ "priority": 1, "server": "sip:a@b" }, { "priority": 1, "server": "sip:b@b" }])),
+        ),
+        (
+            "criteria[1]",
+            with_criteria(
+                json!([{ "priority": 1, "server": "sip:a@b" }, { "priority": 2, "server": "sip:b@b", "when": { "case": 9 } }]),
+            ),
+        ),
+        ("service_profile", json!({ "imsi": IMSI, "k": K, "opc": OPC, "service_profile": "volte" })),
         ("key", json!({ "imsi": IMSI, "k": K, "opc": OPC, "key": 1 })),
         ("", json!("text")),
     ] {
@@ -222,4 +237,34 @@ fn two_nodes_make_the_same_of_the_same_arguments() {
     };
     assert_eq!(node(3), node(3));
     assert!(Hss::new(config()).unwrap().snapshot()["refusals"].as_object().unwrap().is_empty());
+}
+
+fn with_criteria(criteria: Value) -> Value {
+    json!({ "imsi": IMSI, "k": K, "opc": OPC, "criteria": criteria })
+}
+
+#[test]
+fn criteria_are_given_as_json_as_xml_and_by_the_name_of_a_profile() {
+    let named = hss::config::NamedProfile {
+        criteria: serde_json::from_value(json!([{ "priority": 7, "server": "sip:common@as" }])).unwrap(),
+        shared_ifc_sets: vec![5, 6],
+    };
+    let mut w = World::new(Config { service_profiles: [("volte".to_owned(), named)].into(), ..config() });
+    let xml = "<InitialFilterCriteria><Priority>9</Priority><ApplicationServer><ServerName>sip:x@as</ServerName></ApplicationServer>\
+               </InitialFilterCriteria>";
+    let more = json!({ "impus": ["sip:alice@ims.example"], "criteria": xml, "service_profile": "volte", "shared_ifc_sets": [6] });
+    let made = w.create("001010000000009", more).unwrap();
+    assert_eq!((&made["criteria"], &made["service_profile"]), (&json!(1), &json!("volte")));
+    let mut profile = |impu: &str| w.command("subscriber.profile", json!({ "impu": impu }));
+    let shown = profile("sip:alice@IMS.example").unwrap();
+    let read = xml_ifc::parse(shown["user_data"].as_str().unwrap().as_bytes()).unwrap();
+    let service = &read.service_profiles[0];
+    assert_eq!(service.criteria.iter().map(|c| c.priority).collect::<Vec<_>>(), [7, 9]);
+    assert_eq!(service.shared_ifc_sets, [5, 6]);
+    assert_eq!(service.public_identities[0].identity, "sip:alice@ims.example");
+    assert_eq!(profile("sip:nobody@ims.example").unwrap_err().status, 404);
+    assert_eq!(profile("nobody").unwrap_err().field.as_deref(), Some("impu"));
+    let warned = json!({ "criteria": [{ "priority": 1, "server": "sip:a@b", "when": { "method": "Invite" } }] });
+    let changed = w.command("subscriber.change", json!({ "imsi": "001010000000009", "changes": warned })).unwrap();
+    assert!(changed["warnings"][0].as_str().unwrap().contains("write INVITE"), "{changed}");
 }
