@@ -3,6 +3,7 @@
 //! a clock of its own: the node asks when it ends.
 
 use crate::sa::SetId;
+use ims_core::uri::Uri;
 use ims_core::{ConnId, FewMap, FewSet, Flow, Impi, Impu, Time, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -87,6 +88,14 @@ impl Registration {
         }
     }
 
+    /// Where an unprotected UE takes connections, when its own is gone: at its contact, if that is at the address that it
+    /// registered from (RFC 3261 18.2.2; a contact elsewhere is behind a NAT, or somebody else's).
+    pub(crate) fn listens_at(&self) -> Option<SocketAddr> {
+        let uris = self.bindings.values().filter_map(|b| Uri::parse(&b.contact).ok());
+        let mut at = uris.filter(|uri| uri.host_ip() == Some(self.ue));
+        at.next().map(|uri| SocketAddr::new(self.ue, uri.port().unwrap_or(5060)))
+    }
+
     /// Whether a new registration of the same private identity takes the place of this one: at the same address it is the
     /// same UE; elsewhere the S-CSCF decides (TS 24.229 5.4.1.2.2F), whose 200 names the contacts that are `still_bound`.
     pub(crate) fn gives_way_to(&self, ue: IpAddr, still_bound: impl Fn(&str) -> bool) -> bool {
@@ -105,6 +114,8 @@ pub(crate) struct Contacts {
     by_clear_remote: BTreeMap<SocketAddr, FewSet<RegId>>,
     /// Protected UEs by the connection of their last REGISTER.
     by_conn: BTreeMap<ConnId, RegId>,
+    /// Where the connections of unprotected UEs come from.
+    clear_conns: BTreeMap<ConnId, SocketAddr>,
     /// Those that never had a binding, by the address of the UE.
     attempts: BTreeMap<IpAddr, BTreeSet<RegId>>,
     /// Of the last binding: that of all who are served by one S-CSCF. They share it.
@@ -138,6 +149,9 @@ impl Contacts {
         self.by_impi.entry(registration.impi.clone()).or_default().insert(id);
         if let Some(remote) = registration.clear_remote() {
             self.by_clear_remote.entry(remote).or_default().insert(id);
+        }
+        if let Access::Clear { flow: Flow { conn: Some(conn), remote, .. } } = registration.access {
+            self.clear_conns.insert(conn, remote);
         }
         self.registrations.insert(id, Box::new(registration));
     }
@@ -189,6 +203,9 @@ impl Contacts {
         let Some(registration) = self.registrations.get_mut(&id) else {
             return;
         };
+        if let (Some(conn), Access::Clear { .. }) = (from.conn, &registration.access) {
+            self.clear_conns.insert(conn, from.remote);
+        }
         match &mut registration.access {
             Access::Clear { flow } if flow.remote == from.remote => *flow = from,
             Access::Clear { flow } => {
@@ -210,6 +227,14 @@ impl Contacts {
 
     /// The next request to the UE has to open a connection of its own.
     pub(crate) fn closed(&mut self, gone: ConnId) {
+        if let Some(remote) = self.clear_conns.remove(&gone) {
+            let ids: Vec<RegId> = self.by_clear_remote(remote).collect();
+            for id in ids {
+                if let Some(Access::Clear { flow }) = self.registrations.get_mut(&id).map(|r| &mut r.access) {
+                    flow.conn = flow.conn.filter(|conn| *conn != gone);
+                }
+            }
+        }
         let Some(id) = self.by_conn.remove(&gone) else { return };
         if let Some(Access::Protected { conn, .. }) = self.registrations.get_mut(&id).map(|r| &mut r.access) {
             *conn = None;
@@ -341,6 +366,31 @@ mod tests {
         c.remove(other);
         assert!(c.attempts.is_empty());
         assert!(c.len() == 0 && c.by_token.is_empty() && c.by_impi.is_empty() && c.by_clear_remote.is_empty());
+    }
+
+    #[test]
+    fn an_unprotected_ue_whose_connection_closed_takes_another_at_its_contact() {
+        let mut c = Contacts::default();
+        let id = c.insert(clear(4000));
+        let flow = Flow {
+            conn: Some(ConnId(9)),
+            ..Flow::tcp("192.0.2.1:5060".parse().unwrap(), "192.0.2.7:4000".parse().unwrap())
+        };
+        c.heard(id, flow);
+        c.closed(ConnId(8));
+        assert_eq!(c.by_id(id).unwrap().access, Access::Clear { flow });
+        c.closed(ConnId(9));
+        assert_eq!(c.by_id(id).unwrap().access, Access::Clear { flow: Flow { conn: None, ..flow } });
+        assert!(c.clear_conns.is_empty());
+        let listens_at = |contact: &str| {
+            let mut ue = clear(4000);
+            bind(&mut ue, None);
+            ue.bindings.values_mut().for_each(|b| b.contact = contact.into());
+            ue.listens_at()
+        };
+        assert_eq!(listens_at("sip:a@192.0.2.7:5070;transport=tcp"), Some("192.0.2.7:5070".parse().unwrap()));
+        assert_eq!(listens_at("sip:a@192.0.2.7"), Some("192.0.2.7:5060".parse().unwrap()));
+        assert_eq!(listens_at("sip:a@10.0.0.7:5070"), None, "behind a NAT");
     }
 
     #[test]

@@ -307,6 +307,10 @@ impl Pcscf {
             Access::Clear { flow } => Some(Egress {
                 flow: match pinned {
                     Some(transport) if transport != flow.transport => Flow { transport, conn: None, ..*flow },
+                    _ if flow.transport == Transport::Tcp && flow.conn.is_none() => {
+                        let remote = registration.listens_at().unwrap_or(flow.remote);
+                        Flow::tcp(SocketAddr::new(flow.local.ip(), 0), remote)
+                    }
                     _ => *flow,
                 },
                 sent_by: format!("{}:{}", ims_core::uri::host_of(flow.local.ip()), flow.local.port()),
