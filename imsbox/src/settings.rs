@@ -214,7 +214,10 @@ impl Derived<'_> {
                 "port" => i64::from(self.gm_port),
             },
             "mw" => table! { "listen" => self.at(5070), "udp_limit" => LOOPBACK_MTU },
-            "next_hops" => table! { self.domain => self.hop(4060) },
+            "next_hops" => table! {
+                self.domain => self.hop(4060),
+                format!("scscf.{}", self.domain) => self.hop(6060),
+            },
         }
     }
 

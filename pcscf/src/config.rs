@@ -20,7 +20,7 @@ pub struct Config {
     pub host: String,
     /// What P-Visited-Network-ID says (RFC 7315 4.3).
     pub visited_network: String,
-    /// Home domains that a UE may register with here; empty: `visited_network` and the hosts of `next_hops`.
+    /// Home domains that a UE may register with here; empty: `visited_network` and the domains of `next_hops`.
     pub home_domains: Vec<String>,
     /// Whether P-Access-Network-Info of a UE is passed on to the core; what only a network may write never is.
     pub trust_access_network_info: bool,
@@ -273,7 +273,10 @@ impl Default for Config {
             keep_registrations: true,
             gm: Gm::default(),
             mw: Mw::default(),
-            next_hops: BTreeMap::from([(DOMAIN.to_owned(), vec!["udp:127.0.0.1:4060".to_owned()])]),
+            next_hops: BTreeMap::from([
+                (DOMAIN.to_owned(), vec!["udp:127.0.0.1:4060".to_owned()]),
+                (format!("scscf.{DOMAIN}"), vec!["udp:127.0.0.1:6060".to_owned()]),
+            ]),
             security: Security::default(),
             timers: TimersConfig::default(),
             limits: Limits::default(),
@@ -536,9 +539,17 @@ impl Config {
     pub fn serves(&self, domain: &str) -> bool {
         let same = |name: &String| name.eq_ignore_ascii_case(domain);
         match self.home_domains.is_empty() {
-            true => same(&self.visited_network) || self.next_hops.keys().any(same),
+            true => {
+                same(&self.visited_network) || self.next_hops.keys().any(|host| same(host) && !self.is_element(host))
+            }
             false => self.home_domains.iter().any(same),
         }
+    }
+
+    /// Whether this host of `next_hops` is in a domain of it: an S-CSCF, not a domain.
+    fn is_element(&self, host: &str) -> bool {
+        let mut domains = std::iter::once(&self.visited_network).chain(self.next_hops.keys());
+        domains.any(|domain| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.')))
     }
 
     pub fn is_gm(&self, local: SocketAddr) -> bool {
