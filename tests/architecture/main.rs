@@ -1,5 +1,6 @@
 //! Who may depend on whom (docs/architecture.md, section 2), held against `cargo metadata`.
 
+mod conformance;
 mod refusals;
 
 use serde_json::Value;

@@ -13,7 +13,7 @@ const UNREACHABLE: &[(&str, &str, &str)] = &[(
     "as long as the P-CSCF asks the core only on behalf of a UE, the same limit refuses the UE's transaction before",
 )];
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     entries
         .flat_map(|path| match path.is_dir() {
@@ -24,7 +24,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
