@@ -95,6 +95,10 @@ pub enum Refusal {
     UnknownUser(Impu),
     /// The user has no contact, and no service took the request.
     NotReachable(Impu),
+    /// The caller wants other devices than the user has.
+    NoContactWanted(Impu),
+    /// Max-Breadth is used up.
+    TooBroad,
     /// The application server of a criterion is no SIP URI.
     NoServer(String),
     /// An application server says nothing, and the criterion wants it.
@@ -125,8 +129,9 @@ impl Refusal {
             Self::ServerSilent(_) => 408,
             Self::BadExtension(_) => 420,
             Self::IntervalTooBrief { .. } => 423,
-            Self::NotReachable(_) | Self::NotRegistered { .. } => 480,
+            Self::NotReachable(_) | Self::NoContactWanted(_) | Self::NotRegistered { .. } => 480,
             Self::NoDialog | Self::ChainGone | Self::NoSubscription => 481,
+            Self::TooBroad => 440,
             Self::TooManyHops => 483,
             Self::BadEvent { .. } => 489,
             Self::Dialog(error) => error.status(),
@@ -177,6 +182,8 @@ impl Refusal {
             Self::NoUser => "no-user",
             Self::UnknownUser(_) => "unknown-user",
             Self::NotReachable(_) => "not-reachable",
+            Self::NoContactWanted(_) => "no-contact-wanted",
+            Self::TooBroad => "too-broad",
             Self::NoServer(_) => "no-server",
             Self::ServerSilent(_) => "server-silent",
             Self::NoRoute(_) => "no-route",
@@ -275,6 +282,11 @@ impl fmt::Display for Refusal {
             Self::NotReachable(impu) => {
                 write!(f, "{impu:?} is not registered, and no service of its profile takes the request")
             }
+            Self::NoContactWanted(impu) => write!(
+                f,
+                "no device of {impu:?} is one that the caller wants (Accept-Contact, Reject-Contact): compare with the feature tags in its registration"
+            ),
+            Self::TooBroad => write!(f, "Max-Breadth is used up: look for a loop through several forks"),
             Self::NoServer(server) => {
                 write!(
                     f,

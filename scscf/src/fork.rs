@@ -1,28 +1,58 @@
 //! To the contacts of a user (TS 24.229 5.4.3.3, RFC 3261 16.6): those with equal q value at once, the others after them.
 
 use crate::me::Side;
+use crate::preferences::Preferences;
 use crate::registrar::Binding;
 use crate::served::Served;
 use crate::session::{Stage, Step};
-use crate::{Refusal, Scscf};
+use crate::{Refusal, Scscf, gruu};
 use ims_core::Ctx;
 use ims_sip::endpoint::ServerTx;
 use ims_sip::headers::Params;
-use ims_sip::{Name, proxy};
+use ims_sip::{Message, Name, proxy};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Why a contact stops to ring: others are tried now.
 const NO_ANSWER: &str = "SIP;cause=408;text=\"No answer\"";
 
+/// RFC 5393 5.3: over how many branches a request may spread that does not say.
+const MAX_BREADTH: usize = 60;
+
 /// The contacts that were not tried yet, those that are tried together in one list.
 #[derive(Debug)]
-pub(crate) struct Targets(VecDeque<Vec<Target>>);
+pub(crate) struct Targets {
+    groups: VecDeque<Vec<Target>>,
+    /// Max-Breadth of the request.
+    breadth: usize,
+}
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Target {
     uri: Box<str>,
     path: Arc<[Box<str>]>,
+}
+
+/// Request-Disposition (RFC 3841 9.1), as far as a caller may have its will.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Disposition {
+    ByPreference,
+    /// The best contact alone.
+    NoFork,
+    Sequential,
+    Parallel,
+}
+
+impl Disposition {
+    fn of(request: &Message) -> Self {
+        let has = |token| request.has_token(Name::RequestDisposition, token);
+        match () {
+            () if has("no-fork") => Self::NoFork,
+            () if has("sequential") => Self::Sequential,
+            () if has("parallel") => Self::Parallel,
+            () => Self::ByPreference,
+        }
+    }
 }
 
 impl Target {
@@ -31,33 +61,60 @@ impl Target {
     }
 }
 
-impl Targets {
-    /// By falling q value (RFC 3261 16.6).
-    fn by_preference(mut contacts: Vec<(u16, Target)>) -> Self {
-        contacts.sort_by_key(|(q, _)| std::cmp::Reverse(*q));
-        let mut groups: VecDeque<Vec<Target>> = VecDeque::new();
-        let mut last = None;
-        for (q, target) in contacts {
-            match groups.back_mut().filter(|_| last == Some(q)) {
-                Some(group) => group.push(target),
-                None => groups.push_back(vec![target]),
-            }
-            last = Some(q);
+/// By falling q value (RFC 3261 16.6), and what the caller wants more before what it wants less (RFC 3841 7.2.4).
+fn groups(mut contacts: Vec<(u16, u32, Target)>, disposition: Disposition) -> VecDeque<Vec<Target>> {
+    contacts.sort_by_key(|(q, fits, _)| std::cmp::Reverse((*q, *fits)));
+    let mut groups: VecDeque<Vec<Target>> = VecDeque::new();
+    let mut last = None;
+    for (q, _, target) in contacts {
+        let together = match disposition {
+            Disposition::ByPreference => last == Some(q),
+            Disposition::Parallel => true,
+            Disposition::Sequential | Disposition::NoFork => false,
+        };
+        match groups.back_mut().filter(|_| together) {
+            Some(group) => group.push(target),
+            None => groups.push_back(vec![target]),
         }
-        Self(groups)
+        last = Some(q);
+    }
+    if disposition == Disposition::NoFork {
+        groups.truncate(1);
+    }
+    groups
+}
+
+impl Targets {
+    /// Those that are tried next: no more at once than the request may spread over (RFC 5393 5.3.3).
+    fn next(&mut self) -> Option<Vec<Target>> {
+        let mut group = self.groups.pop_front()?;
+        let later = group.split_off(group.len().min(self.breadth.max(1)));
+        if !later.is_empty() {
+            self.groups.push_front(later);
+        }
+        Some(group)
     }
 }
 
 impl Scscf {
     pub(crate) fn deliver(&mut self, tx: ServerTx, served: &Served, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
-        let bindings =
-            self.registrar.of_impu(&served.impu).flat_map(|r| &r.bindings).filter(|b| b.expires_at > ctx.now);
-        let contacts: Vec<(u16, Target)> = bindings.map(|b| (q_value(&b.contact.params), Target::of(b))).collect();
-        if contacts.is_empty() {
-            return Err(Refusal::NotReachable(served.impu.clone()));
-        }
         let Some(passage) = self.relay.get(tx) else { return Ok(()) };
         let mut request = passage.request.clone();
+        let breadth = max_breadth(&request)?;
+        let bindings = self.registrar.of_impu(&served.impu).flat_map(|r| &r.bindings);
+        let mut bindings: Vec<&Binding> = bindings.filter(|b| b.expires_at > ctx.now).collect();
+        if let Some(device) = gruu::device(request.uri()) {
+            bindings.retain(|b| gruu::is_of(device, &b.contact));
+        }
+        if bindings.is_empty() {
+            return Err(Refusal::NotReachable(served.impu.clone()));
+        }
+        let chosen = Preferences::of(&request).choose(bindings, |b| &b.contact.params);
+        if chosen.is_empty() {
+            return Err(Refusal::NoContactWanted(served.impu.clone()));
+        }
+        let contacts = chosen.into_iter().map(|(fits, b)| (q_value(&b.contact.params), fits, Target::of(b))).collect();
+        let targets = Targets { groups: groups(contacts, Disposition::of(&request)), breadth };
         // What the callee was called (RFC 7315 4.2): the contact takes the place of it.
         let called = request.uri().to_owned();
         request.set(Name::PCalledPartyId, format!("<{called}>"));
@@ -67,7 +124,7 @@ impl Scscf {
         if let Some(passage) = self.relay.get_mut(tx) {
             passage.request = request;
             if let Some(stage) = &mut passage.with.stage {
-                stage.step = Step::Delivered(Targets::by_preference(contacts));
+                stage.step = Step::Delivered(targets);
             }
         }
         self.try_next_contacts(tx, ctx);
@@ -84,9 +141,12 @@ impl Scscf {
         if is_over {
             return false;
         }
-        let Some(group) = targets.0.pop_front() else { return false };
-        let more = !targets.0.is_empty();
-        let request = passage.request.clone();
+        let Some(group) = targets.next() else { return false };
+        let (more, breadth) = (!targets.groups.is_empty(), targets.breadth);
+        let mut request = passage.request.clone();
+        if group.len() > 1 {
+            request.set_named("Max-Breadth", (breadth / group.len()).max(1));
+        }
         for target in group {
             let mut copy = request.clone();
             copy.set_uri(&target.uri);
@@ -108,6 +168,16 @@ impl Scscf {
     }
 }
 
+/// RFC 5393 5.3.3.
+fn max_breadth(request: &Message) -> Result<usize, Refusal> {
+    let text = request.raw_named("Max-Breadth").next().and_then(|value| std::str::from_utf8(value).ok());
+    match text.and_then(|text| text.trim().parse::<usize>().ok()) {
+        Some(0) => Err(Refusal::TooBroad),
+        Some(breadth) => Ok(breadth.min(MAX_BREADTH)),
+        None => Ok(MAX_BREADTH),
+    }
+}
+
 /// In thousandths; 1000 for a contact without one, or with one that is no q value.
 fn q_value(params: &str) -> u16 {
     Params(params).value("q").and_then(ims_sip::headers::q_value).unwrap_or(1000)
@@ -117,16 +187,31 @@ fn q_value(params: &str) -> u16 {
 mod tests {
     use super::*;
 
+    fn tried(disposition: Disposition, breadth: usize) -> Vec<Vec<String>> {
+        let contacts = [("q=0.5", 0), ("", 5), ("q=0.50;x", 9), ("q=1.0", 7), ("q=7", 0), ("q=0", 9)];
+        let contacts = contacts.iter().map(|(params, fits)| {
+            (q_value(&format!(";{params}")), *fits, Target { uri: (*params).into(), path: Arc::from([]) })
+        });
+        let mut targets = Targets { groups: groups(contacts.collect(), disposition), breadth };
+        std::iter::from_fn(|| targets.next()).map(|group| group.iter().map(|t| t.uri.to_string()).collect()).collect()
+    }
+
     #[test]
     fn equal_q_values_are_tried_together_and_higher_ones_first() {
-        let target = |uri: &str| Target { uri: uri.into(), path: Arc::from([]) };
-        let contacts = ["q=0.5", "", "q=0.50;x", "q=1.0", "q=7", "q=0"];
-        let contacts = contacts.iter().map(|p| (q_value(&format!(";{p}")), target(p))).collect();
-        let groups: Vec<Vec<String>> = Targets::by_preference(contacts)
-            .0
-            .iter()
-            .map(|group| group.iter().map(|t| t.uri.to_string()).collect())
-            .collect();
-        assert_eq!(groups, [vec!["", "q=1.0", "q=7"], vec!["q=0.5", "q=0.50;x"], vec!["q=0"]]);
+        let groups = tried(Disposition::ByPreference, 60);
+        assert_eq!(groups, [vec!["q=1.0", "", "q=7"], vec!["q=0.50;x", "q=0.5"], vec!["q=0"]]);
+    }
+
+    #[test]
+    fn the_caller_may_have_them_otherwise() {
+        assert_eq!(tried(Disposition::NoFork, 60), [["q=1.0"]]);
+        assert_eq!(tried(Disposition::Sequential, 60).len(), 6);
+        assert_eq!(tried(Disposition::Parallel, 60).len(), 1);
+    }
+
+    #[test]
+    fn no_more_at_once_than_the_breadth_allows() {
+        let groups = tried(Disposition::ByPreference, 2);
+        assert_eq!(groups, [vec!["q=1.0", ""], vec!["q=7"], vec!["q=0.50;x", "q=0.5"], vec!["q=0"]]);
     }
 }

@@ -1,6 +1,8 @@
 //! Public GRUUs (RFC 5627 5.4, TS 24.229 5.4.7A.2): one device of a user, by the identity and `gr` with its instance-id.
 
+use crate::wish::ContactAddress;
 use ims_core::Impu;
+use ims_core::uri::Uri;
 use md5::{Digest, Md5};
 use std::fmt::Write as _;
 
@@ -13,17 +15,31 @@ pub(crate) fn public(aor: &Impu, instance: &str) -> Option<String> {
     if !aor.as_str().starts_with("sip:") {
         return None;
     }
+    number(instance).map(|number| format!("{aor};gr={number}"))
+}
+
+/// What stands in `gr` for a device.
+fn number(instance: &str) -> Option<String> {
     let urn = instance.trim().trim_start_matches('<').trim_end_matches('>');
     let is_device_number = urn.get(..9).is_some_and(|start| start.eq_ignore_ascii_case("urn:gsma:"));
-    let mut gruu = format!("{aor};gr=");
+    let mut number = String::new();
     match is_device_number {
-        true => gruu.push_str(&uuid(&urn.to_ascii_lowercase())),
+        true => number.push_str(&uuid(&urn.to_ascii_lowercase())),
         false => urn.bytes().for_each(|b| match b {
-            b if b.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$".contains(&b) => gruu.push(char::from(b)),
-            b => drop(write!(gruu, "%{b:02x}")),
+            b if b.is_ascii_alphanumeric() || b"-_.!~*'()[]/:&+$".contains(&b) => number.push(char::from(b)),
+            b => drop(write!(number, "%{b:02x}")),
         }),
     }
-    (!urn.is_empty()).then_some(gruu)
+    (!urn.is_empty()).then_some(number)
+}
+
+/// The device that a request is for by its Request-URI; None: it is for all that the user has.
+pub(crate) fn device(uri: &str) -> Option<&str> {
+    Uri::parse(uri).ok()?.param("gr").flatten().filter(|device| !device.is_empty())
+}
+
+pub(crate) fn is_of(device: &str, contact: &ContactAddress) -> bool {
+    contact.instance().and_then(number).is_some_and(|number| number.eq_ignore_ascii_case(device))
 }
 
 fn uuid(name: &str) -> String {

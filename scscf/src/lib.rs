@@ -12,6 +12,7 @@ mod gruu;
 mod kept;
 mod me;
 mod own;
+mod preferences;
 mod profile;
 mod push;
 mod reg_event;

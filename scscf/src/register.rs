@@ -4,7 +4,7 @@ use crate::profile::{Profile, read_saa, refused};
 use crate::reg_event::Why;
 use crate::registrar::{Changed, Registration};
 use crate::wish::{Contacts, Wish};
-use crate::{Refusal, Scscf, Waiting};
+use crate::{Refusal, Scscf, Waiting, gruu};
 use ims_core::{Ctx, Impi, Impu};
 use ims_diameter::cx::{Saa, ServerAssignmentType};
 use ims_diameter::endpoint::RequestFailure;
@@ -262,10 +262,14 @@ impl Scscf {
         let mut answer = Message::response(request, 200, Some(&ctx.rng.token(10)));
         answer.copy(Name::Path, request);
         write_proof(&mut answer, attempt);
+        let has_gruu = request.has_token(Name::Supported, "gruu");
         for binding in &registration.bindings {
             let contact = &binding.contact;
             let expires = binding.expires_in(ctx.now);
-            answer.push_back(Name::Contact, format!("<{}>{};expires={expires}", contact.uri, contact.params));
+            // RFC 5627 5.3: to a UE that knows what to do with it.
+            let gruu = contact.instance().filter(|_| has_gruu).and_then(|i| gruu::public(&attempt.impu, i));
+            let gruu = gruu.map(|gruu| format!(";pub-gruu=\"{gruu}\"")).unwrap_or_default();
+            answer.push_back(Name::Contact, format!("<{}>{}{gruu};expires={expires}", contact.uri, contact.params));
         }
         if registration.bindings.is_empty() {
             return answer;

@@ -6,9 +6,9 @@
 use crate::chain::{AtServer, Chain, Outcome};
 use crate::fork::Targets;
 use crate::me::{Marker, Side};
-use crate::{Refusal, Scscf};
-use ims_core::Ctx;
+use crate::{Refusal, Scscf, gruu};
 use ims_core::uri::Uri;
+use ims_core::{Ctx, Impu};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
 use ims_sip::headers::{PChargingVector, RecordRoute, To};
 use ims_sip::proxy;
@@ -101,6 +101,7 @@ impl Scscf {
             return Err(Refusal::NoDialog);
         }
         self.skip_own_routes(&mut request);
+        self.resolve_gruu(&mut request);
         let to = proxy::prepare_next_hop(&mut request);
         self.relay.open(tx, request.clone(), Passing { side: None, stage: None });
         self.send_branch(tx, request, to, ctx);
@@ -110,6 +111,18 @@ impl Scscf {
     /// Both users may be served here: then two entries of ours follow one another, and the request need not go around.
     fn skip_own_routes(&self, request: &mut Message) {
         while proxy::take_own_route(request, |uri| self.me.is_me(uri)).is_some() {}
+    }
+
+    /// 5.4.3.3, subsequent requests: the GRUU of a device served here, which it gave as its Contact, becomes its address.
+    fn resolve_gruu(&self, request: &mut Message) {
+        let Some(device) = gruu::device(request.uri()) else { return };
+        let contact = Impu::parse(request.uri()).ok().and_then(|impu| {
+            let mut bindings = self.registrar.of_impu(&impu).flat_map(|r| &r.bindings);
+            bindings.find(|b| gruu::is_of(device, &b.contact)).map(|b| b.contact.uri.clone())
+        });
+        if let Some(contact) = contact {
+            request.set_uri(&contact);
+        }
     }
 
     pub(crate) fn send_branch(&mut self, tx: ServerTx, request: Message, to: String, ctx: &mut Ctx<'_>) {
@@ -125,6 +138,7 @@ impl Scscf {
             return tracing::debug!("an ACK that belongs to no dialog through us is dropped");
         }
         self.skip_own_routes(&mut ack);
+        self.resolve_gruu(&mut ack);
         let to = proxy::prepare_next_hop(&mut ack);
         self.sip.send_ack(ack, Destination::Uri(to), ctx);
     }

@@ -131,7 +131,7 @@ impl ContactAddress {
         }
         Ok(Self {
             uri: address.uri.into(),
-            params: without_expires(address.params.0).into(),
+            params: without_ours(address.params.0).into(),
             reg_id: address.params.value("reg-id").and_then(|v| v.parse().ok()).filter(|&id| id > 0),
         })
     }
@@ -183,13 +183,16 @@ fn same_uri(a: &str, b: &str) -> bool {
     a.is_sip() && scheme && place && one_sided && shared
 }
 
-/// `a;expires=1;b="x;y"` without the expires parameter, the rest as written.
-fn without_expires(params: &str) -> String {
+/// Parameters of a Contact that the registrar writes anew, whatever a UE says (RFC 3261 10.3, RFC 5627 5.3).
+const OURS: [&str; 3] = ["expires", "pub-gruu", "temp-gruu"];
+
+/// `a;expires=1;b="x;y"` without the parameters that are ours, the rest as written.
+fn without_ours(params: &str) -> String {
     let mut out = String::with_capacity(params.len());
     let (mut in_quotes, mut escaped, mut start) = (false, false, 0);
     let mut keep = |one: &str| {
         let name = one.split_once('=').map_or(one, |(n, _)| n).trim();
-        if !name.is_empty() && !name.eq_ignore_ascii_case("expires") {
+        if !name.is_empty() && !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
             out.push(';');
             out.push_str(one.trim());
         }
@@ -271,10 +274,10 @@ pub(crate) mod tests {
 
     #[test]
     fn contact_parameters_come_back_as_written() {
-        let params = "q=0.5; expires=600 ;+sip.instance=\"<urn:gsma:imei:1-2-0>\";+g.x=\"a;expires=1\\\";b\";reg-id=2";
+        let params = "q=0.5; expires=600 ;pub-gruu=\"sip:x;gr=y\";+sip.instance=\"<urn:gsma:imei:1-2-0>\";+g.x=\"a;expires=1\\\";b\";reg-id=2";
         let expected = ";q=0.5;+sip.instance=\"<urn:gsma:imei:1-2-0>\";+g.x=\"a;expires=1\\\";b\";reg-id=2";
-        assert_eq!(without_expires(params), expected);
-        assert_eq!(without_expires(""), "");
+        assert_eq!(without_ours(params), expected);
+        assert_eq!(without_ours(""), "");
     }
 
     #[test]

@@ -280,32 +280,3 @@ fn an_alias_of_our_domain_is_our_domain_and_others_are_elsewhere() {
     play.answer(PCSCF, 200);
     play.is_quiet();
 }
-
-#[test]
-fn contacts_ring_together_or_one_after_the_other_and_one_answers() {
-    let mut play = two();
-    let contact = |n: u32, q: &str| format!("<sip:2@192.0.2.{n}>;+sip.instance=\"<urn:uuid:{n}>\";expires=600;q={q}");
-    play.register_as("2b", "2", &format!("{},{}", contact(11, "0.5"), contact(12, "0.1")), "", &profile("2", ""));
-    let invite = to_user("INVITE", &user(2));
-    play.ask(ICSCF, &invite);
-    let first = play.request(PCSCF, "INVITE");
-    assert_eq!(first.uri(), "sip:2@192.0.2.6:5062", "without q: the most wanted");
-    play.reply(PCSCF, &first, 180);
-    play.answer(ICSCF, 180);
-    play.bench.wait(Duration::from_secs(20));
-    let cancel = play.request(PCSCF, "CANCEL");
-    let second = play.request(PCSCF, "INVITE");
-    assert_eq!(second.uri(), "sip:2@192.0.2.11");
-    play.reply(PCSCF, &cancel, 200);
-    play.reply(PCSCF, &first, 487);
-    play.request(PCSCF, "ACK");
-    play.reply(PCSCF, &second, 486);
-    play.request(PCSCF, "ACK");
-    let third = play.request(PCSCF, "INVITE");
-    assert_eq!(third.uri(), "sip:2@192.0.2.12");
-    play.reply(PCSCF, &third, 603);
-    play.request(PCSCF, "ACK");
-    play.answer(ICSCF, 603);
-    play.again(ICSCF, "ACK", &invite);
-    play.is_quiet();
-}

@@ -131,6 +131,11 @@ impl<N: Node> Bench<N> {
         message
     }
 
+    /// The next message that left, if there is one.
+    pub(crate) fn next_sent(&mut self) -> Option<Message> {
+        self.sip.pop_front().map(|(_, message)| message)
+    }
+
     pub(crate) fn nothing_sent(&self) {
         assert!(self.sip.is_empty(), "{:?}", self.sip.iter().map(|(_, m)| m.to_bytes()).collect::<Vec<_>>());
     }
