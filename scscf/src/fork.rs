@@ -106,6 +106,10 @@ impl Scscf {
         if let Some(device) = gruu::device(request.uri()) {
             bindings.retain(|b| gruu::is_of(device, &b.contact));
         }
+        // A contact of an emergency registration is for who calls back when there is no other.
+        if bindings.iter().any(|b| !b.contact.is_emergency()) {
+            bindings.retain(|b| !b.contact.is_emergency());
+        }
         if bindings.is_empty() {
             return Err(Refusal::NotReachable(served.impu.clone()));
         }

@@ -187,7 +187,10 @@ impl Scscf {
             (None, None) => Err("it has no User-Data, and none came before".to_owned()),
         };
         let usable = registration.map_err(|what| Refusal::HssAnswer { command: "SAR", what }).and_then(|mut r| {
-            r.profile.usable().next().ok_or_else(|| Refusal::AllBarred(attempt.impu.clone()))?;
+            // Help may be called for by who may nothing else (5.4.8.2).
+            if !attempt.wish.is_emergency() && r.profile.usable().next().is_none() {
+                return Err(Refusal::AllBarred(attempt.impu.clone()));
+            }
             r.bindings = r.after(&attempt.wish, ctx.now, &self.config.registration)?;
             Ok(r)
         });

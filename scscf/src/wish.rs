@@ -74,6 +74,11 @@ impl Wish {
         })
     }
 
+    /// It is about emergency registrations alone.
+    pub(crate) fn is_emergency(&self) -> bool {
+        matches!(&self.contacts, Contacts::Change(list) if list.iter().all(|c| c.contact.is_emergency()))
+    }
+
     /// Everything it names is to be removed.
     pub(crate) fn leaves(&self) -> bool {
         match &self.contacts {
@@ -140,11 +145,18 @@ impl ContactAddress {
         Params(&self.params).value("+sip.instance")
     }
 
+    /// Of an emergency registration (TS 24.229 5.4.8.2, 7.2A.13): it lives beside the others of its UE.
+    pub(crate) fn is_emergency(&self) -> bool {
+        Uri::parse(&self.uri).is_ok_and(|uri| uri.has_param("sos"))
+    }
+
     /// Whether a binding made by `other` is the one that this contact is about: RFC 5626 6 by instance and flow, else
     /// RFC 3261 19.1.4 by URI.
     pub(crate) fn is_same(&self, other: &Self, is_outbound: bool) -> bool {
         match (self.instance(), self.reg_id) {
-            (Some(instance), Some(id)) if is_outbound => other.instance() == Some(instance) && other.reg_id == Some(id),
+            (Some(instance), Some(id)) if is_outbound && self.is_emergency() == other.is_emergency() => {
+                other.instance() == Some(instance) && other.reg_id == Some(id)
+            }
             _ => same_uri(&self.uri, &other.uri),
         }
     }
@@ -153,6 +165,7 @@ impl ContactAddress {
     /// no instance to tell two UEs apart (TS 24.229 5.4.1.2.2F).
     pub(crate) fn replaces(&self, other: &Self, is_outbound: bool) -> bool {
         !is_outbound
+            && self.is_emergency() == other.is_emergency()
             && match (self.instance(), other.instance()) {
                 (Some(a), Some(b)) => a == b,
                 _ => true,
@@ -161,7 +174,8 @@ impl ContactAddress {
 
     /// Both say which UE they are of.
     pub(crate) fn is_of_another_ue(&self, other: &Self) -> bool {
-        self.instance().zip(other.instance()).is_some_and(|(a, b)| a != b)
+        self.is_emergency() == other.is_emergency()
+            && self.instance().zip(other.instance()).is_some_and(|(a, b)| a != b)
     }
 }
 
@@ -174,7 +188,7 @@ fn same_uri(a: &str, b: &str) -> bool {
     let scheme = std::mem::discriminant(&a.scheme()) == std::mem::discriminant(&b.scheme());
     let place = a.user() == b.user() && a.host().eq_ignore_ascii_case(b.host()) && a.port() == b.port();
     // A parameter that only one has still tells them apart when it is one of these.
-    let fixed = ["user", "ttl", "method", "maddr", "transport"];
+    let fixed = ["user", "ttl", "method", "maddr", "transport", "sos"];
     let one_sided = fixed.iter().all(|p| a.has_param(p) == b.has_param(p));
     let shared = a.params().all(|(name, value)| match b.param(name) {
         Some(other) => value.unwrap_or_default().eq_ignore_ascii_case(other.unwrap_or_default()),

@@ -111,6 +111,26 @@ fn a_caller_says_which_device_it_wants() {
 }
 
 #[test]
+fn an_emergency_registration_lives_beside_the_other_and_is_called_when_it_is_alone() {
+    let mut play = Play::new(|_| {});
+    let contact = |more: &str| format!("<sip:2@192.0.2.7:5062{more}>;+sip.instance=\"<urn:uuid:7>\";expires=600");
+    let barred = "<PublicIdentity><BarringIndication>1</BarringIndication><Identity>sip:3@ims.mnc001.mcc001.3gppnetwork.org</Identity>\
+                  </PublicIdentity>";
+    let xml = format!(
+        "<IMSSubscription><PrivateID>3@{DOMAIN}</PrivateID><ServiceProfile>{barred}</ServiceProfile></IMSSubscription>"
+    );
+    play.register("3", &contact(";sos"), &xml);
+    play.register("2", &contact(";sos"), &profile("2", ""));
+    play.ask(ICSCF, &to_user("MESSAGE", &user(2)));
+    assert_eq!(play.request(PCSCF, "MESSAGE").uri(), "sip:2@192.0.2.7:5062;sos");
+    let ok = play.register("2", &contact(""), &profile("2", ""));
+    assert_eq!(ok.all::<Contact<'_>>().unwrap().len(), 2);
+    play.ask(ICSCF, &to_user("MESSAGE", &user(2)).cseq(2));
+    assert_eq!(play.request(PCSCF, "MESSAGE").uri(), "sip:2@192.0.2.7:5062");
+    play.bench.nothing_sent();
+}
+
+#[test]
 fn a_device_has_a_name_of_its_own() {
     let mut play = Play::new(|_| {});
     let contact =
