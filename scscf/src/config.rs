@@ -81,7 +81,7 @@ pub struct Registration {
 }
 
 /// TS 24.229 5.4.3.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sessions {
     /// The I-CSCF that requests to users of ours go to, a SIP URI; absent: sip:DOMAIN.
@@ -89,6 +89,8 @@ pub struct Sessions {
     /// Communication services (ICSI) that users may ask for in P-Preferred-Service, such as
     /// "urn:urn-7:3gpp-service.ims.icsi.mmtel", with all that begins with one of them and a dot; empty: any.
     pub services: Vec<String>,
+    /// The shortest interval of a session timer (RFC 4028): who wants a shorter one is told 422.
+    pub min_se: Seconds,
 }
 
 /// Subscriptions to how a user is registered (TS 24.229 5.4.2.1, RFC 3680).
@@ -248,6 +250,12 @@ impl Default for RegEvent {
     }
 }
 
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { icscf: None, services: Vec::new(), min_se: Seconds(90) }
+    }
+}
+
 impl Default for Timers {
     fn default() -> Self {
         Self {
@@ -299,6 +307,8 @@ impl Config {
         refuse(!self.aliases.iter().all(|a| domain(a)), "aliases: write domain names")?;
         let icscf = self.sessions.icscf.as_deref().map(Uri::parse);
         let icscf_is_sip = icscf.is_none_or(|uri| uri.is_ok_and(|uri| uri.is_sip()));
+        // RFC 4028 4: 90 seconds at least.
+        refuse(self.sessions.min_se.0 < 90, "sessions.min_se: 90 s at least")?;
         refuse(!icscf_is_sip, "sessions.icscf: write a SIP URI, such as sip:icscf.ims.example:4060")?;
         let qop = |q: &String| matches!(q.as_str(), "auth" | "auth-int");
         refuse(self.qop.is_empty() || !self.qop.iter().all(qop), "qop: write \"auth\", \"auth-int\" or both")?;
@@ -427,6 +437,7 @@ mod tests {
             "limits.max_challenges = 0",
             "aliases = ['a b']",
             "sessions.icscf = 'icscf'",
+            "sessions.min_se = 60",
             "timers.next_contacts = 0",
             "diameter.origin_realm = 'x'",
         ] {

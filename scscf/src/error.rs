@@ -97,6 +97,10 @@ pub enum Refusal {
     NotReachable(Impu),
     /// The caller wants other devices than the user has.
     NoContactWanted(Impu),
+    /// A session timer shorter than allowed, in seconds.
+    SessionTooBrief {
+        least: u32,
+    },
     /// Max-Breadth is used up.
     TooBroad,
     /// The application server of a criterion is no SIP URI.
@@ -131,6 +135,7 @@ impl Refusal {
             Self::IntervalTooBrief { .. } => 423,
             Self::NotReachable(_) | Self::NoContactWanted(_) | Self::NotRegistered { .. } => 480,
             Self::NoDialog | Self::ChainGone | Self::NoSubscription => 481,
+            Self::SessionTooBrief { .. } => 422,
             Self::TooBroad => 440,
             Self::TooManyHops => 483,
             Self::BadEvent { .. } => 489,
@@ -183,6 +188,7 @@ impl Refusal {
             Self::UnknownUser(_) => "unknown-user",
             Self::NotReachable(_) => "not-reachable",
             Self::NoContactWanted(_) => "no-contact-wanted",
+            Self::SessionTooBrief { .. } => "session-too-brief",
             Self::TooBroad => "too-broad",
             Self::NoServer(_) => "no-server",
             Self::ServerSilent(_) => "server-silent",
@@ -286,6 +292,9 @@ impl fmt::Display for Refusal {
                 f,
                 "no device of {impu:?} is one that the caller wants (Accept-Contact, Reject-Contact): compare with the feature tags in its registration"
             ),
+            Self::SessionTooBrief { least } => {
+                write!(f, "the caller wants to refresh the session more often than every {least} s (sessions.min_se)")
+            }
             Self::TooBroad => write!(f, "Max-Breadth is used up: look for a loop through several forks"),
             Self::NoServer(server) => {
                 write!(

@@ -344,6 +344,7 @@ impl Scscf {
             Refusal::IntervalTooBrief { least } => answer.set(Name::MinExpires, least),
             Refusal::BadEvent { .. } => answer.set(Name::AllowEvents, "reg"),
             Refusal::NotAcceptable => answer.set(Name::Accept, reginfo::MEDIA_TYPE),
+            Refusal::SessionTooBrief { least } => answer.set(Name::MinSe, least),
             Refusal::BadExtension(tags) => answer.set(Name::Unsupported, tags.join(", ")),
             Refusal::CallerNotRegistered(_) => self.ask_to_register(&mut answer),
             Refusal::Full(_) | Refusal::HssBusy { .. } | Refusal::HssSilent(RequestFailure::Busy) => {

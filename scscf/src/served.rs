@@ -155,7 +155,7 @@ impl Scscf {
         }
         if side == Side::Originating {
             self.assert_service(&mut request)?;
-            assert_alias(&mut request, &served);
+            assert_alias(&mut request, &served.impu, &served.profile);
             self.write_orig_ioi(&mut request, ctx);
         }
         request.remove(Name::PServedUser);
@@ -195,19 +195,19 @@ fn callers(request: &Message) -> Result<Vec<Impu>, Refusal> {
     Ok(asserted.filter_map(|identity| Impu::parse(identity.uri).ok()).take(4).collect())
 }
 
-/// 5.4.3.2: a second P-Asserted-Identity, tel beside SIP or SIP beside tel.
-fn assert_alias(request: &mut Message, served: &Served) {
+/// 5.4.3.2 and 5.4.3.3: a second P-Asserted-Identity, tel beside SIP or SIP beside tel.
+pub(crate) fn assert_alias(message: &mut Message, impu: &Impu, profile: &Profile) {
     let alias = {
-        let mut asserted = request.each::<PAssertedIdentity<'_>>().filter_map(Result::ok);
+        let mut asserted = message.each::<PAssertedIdentity<'_>>().filter_map(Result::ok);
         match (asserted.next(), asserted.next()) {
-            (Some(one), None) if Impu::parse(one.uri).is_ok_and(|impu| impu == served.impu) => {
-                served.profile.alias(&served.impu).map(ToString::to_string)
+            (Some(one), None) if Impu::parse(one.uri).is_ok_and(|one| one == *impu) => {
+                profile.alias(impu).map(ToString::to_string)
             }
             _ => None,
         }
     };
     if let Some(alias) = alias {
-        request.push_back(Name::PAssertedIdentity, format!("<{alias}>"));
+        message.push_back(Name::PAssertedIdentity, format!("<{alias}>"));
     }
 }
 

@@ -6,11 +6,11 @@
 use crate::chain::{AtServer, Chain, Outcome};
 use crate::fork::Targets;
 use crate::me::{Marker, Side};
-use crate::{Refusal, Scscf, gruu};
+use crate::{Refusal, Scscf, gruu, served};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Impu};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
-use ims_sip::headers::{PChargingVector, RecordRoute, To};
+use ims_sip::headers::{PAssertedIdentity, PChargingVector, RecordRoute, SessionExpires, To};
 use ims_sip::proxy;
 use ims_sip::relay::Relayed;
 use ims_sip::{Message, Method, Name};
@@ -78,6 +78,7 @@ impl Scscf {
         let mut request = message.clone();
         proxy::decrement_max_forwards(&mut request).map_err(|_| Refusal::TooManyHops)?;
         check_proxy_require(&request)?;
+        self.check_session_interval(&request)?;
         let route = proxy::take_own_route(&mut request, |uri| self.me.is_me(uri));
         if is_in_dialog(&request) {
             return self.on_request_in_dialog(tx, request, route.is_some(), ctx);
@@ -86,6 +87,19 @@ impl Scscf {
             marker @ (Marker::ServiceRoute | Marker::Orig) => self.on_originating(tx, request, &marker, ctx),
             Marker::Odi(odi) => self.on_given_back(tx, &odi, request, ctx),
             Marker::Plain => self.on_terminating(tx, request, ctx),
+        }
+    }
+
+    /// RFC 4028 8.1: a shorter interval than allowed is refused where the two ends can still agree on a longer one.
+    fn check_session_interval(&self, request: &Message) -> Result<(), Refusal> {
+        let least = self.config.sessions.min_se.secs();
+        if !matches!(request.method(), Method::Invite | Method::Update) || !request.has_token(Name::Supported, "timer")
+        {
+            return Ok(());
+        }
+        match request.first::<SessionExpires<'_>>() {
+            Ok(Some(wanted)) if wanted.seconds < least => Err(Refusal::SessionTooBrief { least }),
+            _ => Ok(()),
         }
     }
 
@@ -218,6 +232,7 @@ impl Scscf {
     fn answer(&mut self, tx: ServerTx, side: Option<Side>, mut response: Message, ctx: &mut Ctx<'_>) {
         if side == Some(Side::Terminating) {
             self.write_term_ioi(&mut response);
+            self.assert_callee(&mut response);
         }
         self.sip.respond(tx, response, ctx);
     }
@@ -251,6 +266,18 @@ impl Scscf {
     pub(crate) fn ask_to_register(&self, answer: &mut Message) {
         answer.set(Name::PAssertedIdentity, self.me.service_route());
         answer.set_body("application/3gpp-ims+xml", REGISTER_AGAIN.as_bytes());
+    }
+
+    /// 5.4.3.3: the callee by both of its identities too, when its P-CSCF names one.
+    fn assert_callee(&self, response: &mut Message) {
+        if !response.has(Name::PAssertedIdentity) {
+            return;
+        }
+        let asserted = response.first::<PAssertedIdentity<'_>>().ok().flatten();
+        let Some(impu) = asserted.and_then(|asserted| Impu::parse(asserted.uri).ok()) else { return };
+        if let Some(registration) = self.registrar.of_impu(&impu).next() {
+            served::assert_alias(response, &impu, &registration.profile);
+        }
     }
 
     fn write_term_ioi(&self, response: &mut Message) {

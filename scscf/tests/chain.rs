@@ -54,6 +54,7 @@ fn odi(request: &Message) -> String {
     route.to_owned()
 }
 
+/// TS 24.229 5.4.3.2: with P-Served-User towards them alone.
 #[test]
 fn five_servers_in_the_order_of_priority_each_once() {
     let criteria: Vec<String> = [3, 0, 4, 1, 2].map(|n| criterion(n, 0, AS[n as usize], CONTINUED)).to_vec();
@@ -90,6 +91,7 @@ fn five_servers_in_the_order_of_priority_each_once() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: no more Record-Route than the route set needs.
 #[test]
 fn a_server_that_is_not_on_the_path_of_the_dialog_leaves_one_record_route_of_ours() {
     let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);
@@ -100,6 +102,7 @@ fn a_server_that_is_not_on_the_path_of_the_dialog_leaves_one_record_route_of_our
     assert_eq!(uris(&out, Name::RecordRoute).len(), 2);
 }
 
+/// TS 24.229 5.4.3.3: another identity of the callee is no diversion.
 #[test]
 fn servers_of_the_callee_have_it_before_the_contacts_do() {
     let mut play = with_criteria(&[criterion(0, 1, AS[0], CONTINUED), criterion(1, 0, AS[1], CONTINUED)]);
@@ -121,6 +124,7 @@ fn servers_of_the_callee_have_it_before_the_contacts_do() {
     assert_eq!(outcome(&play, "answered"), 1);
 }
 
+/// TS 24.229 5.4.3.4: the original dialog identifier, until the request has its answer.
 #[test]
 fn a_server_that_makes_another_dialog_of_it_goes_on_where_it_was() {
     let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED), criterion(1, 0, AS[1], CONTINUED)]);
@@ -144,6 +148,7 @@ fn a_server_that_makes_another_dialog_of_it_goes_on_where_it_was() {
     assert_eq!(play.bench.refusals("chain-gone"), 1);
 }
 
+/// TS 24.229 5.4.3.2: as terminating UA or redirect server.
 #[test]
 fn a_server_may_answer_or_redirect_by_itself() {
     for status in [200, 302, 603, 404] {
@@ -159,6 +164,7 @@ fn a_server_may_answer_or_redirect_by_itself() {
     }
 }
 
+/// TS 24.229 5.4.3.2: DefaultHandling when nothing comes.
 #[test]
 fn without_a_server_that_is_silent_the_request_goes_on_or_ends() {
     let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED), criterion(1, 0, AS[1], TERMINATED)]);
@@ -184,6 +190,7 @@ fn without_a_server_that_is_silent_the_request_goes_on_or_ends() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: the failure still counts until it says more.
 #[test]
 fn a_server_that_says_100_has_time() {
     let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);
@@ -200,6 +207,7 @@ fn a_server_that_says_100_has_time() {
     assert_eq!(outcome(&play, "continued"), 1);
 }
 
+/// TS 24.229 5.4.3.2: 408 and 5xx before any 18x.
 #[test]
 fn the_failure_of_a_server_counts_before_it_has_said_anything() {
     for (status, handling, goes_on) in [
@@ -229,6 +237,7 @@ fn the_failure_of_a_server_counts_before_it_has_said_anything() {
     play.answer(PCSCF, 500);
 }
 
+/// TS 29.228 B.2.2: ServerName is a SIP URI.
 #[test]
 fn a_criterion_without_a_sip_uri_is_like_one_whose_server_fails() {
     let broken = |handling| criterion(0, 0, "x", handling).replace("sip:x", "tel:+1");
@@ -242,6 +251,7 @@ fn a_criterion_without_a_sip_uri_is_like_one_whose_server_fails() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.3: a changed Request-URI ends the terminating criteria; those after diversion begin (RFC 8498).
 #[test]
 fn who_is_called_elsewhere_by_a_server_has_diverted() {
     let mut play = with_criteria(&[
@@ -264,6 +274,7 @@ fn who_is_called_elsewhere_by_a_server_has_diverted() {
     assert_eq!(uris(&out, Name::RecordRoute)[0], format!("sip:mo@scscf.{DOMAIN}:6060;lr"));
 }
 
+/// TS 24.229 5.4.3.3: session cases 2 and 3.
 #[test]
 fn services_of_who_is_not_registered_are_reached() {
     let mut play = with_criteria(&[]);
@@ -288,6 +299,7 @@ fn services_of_who_is_not_registered_are_reached() {
     play.is_quiet();
 }
 
+/// TS 29.228 6.2.1: a profile that the HSS changes meanwhile counts for the next request.
 #[test]
 fn a_chain_keeps_the_profile_that_it_began_with() {
     let criteria = [criterion(0, 0, AS[0], CONTINUED), criterion(1, 0, AS[1], CONTINUED)];
@@ -306,6 +318,7 @@ fn a_chain_keeps_the_profile_that_it_began_with() {
     play.request(AS[4], "MESSAGE");
 }
 
+/// RFC 3261 16.10: and nothing goes on behind the server that it ended.
 #[test]
 fn a_cancel_goes_along_the_chain() {
     let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);

@@ -40,6 +40,7 @@ fn reached(play: &mut Play, more: &str) -> Vec<u32> {
     devices
 }
 
+/// RFC 3261 16.7: the others are cancelled, and what has answered all the same goes back too.
 #[test]
 fn all_ring_and_the_first_to_answer_is_the_one() {
     let mut play = with_devices(&["", "", ""]);
@@ -69,6 +70,7 @@ fn all_ring_and_the_first_to_answer_is_the_one() {
     play.is_quiet();
 }
 
+/// RFC 3261 16.7: 6xx before all, then the lowest class.
 #[test]
 fn the_best_of_all_refusals_goes_back() {
     for (answers, best) in
@@ -88,6 +90,7 @@ fn the_best_of_all_refusals_goes_back() {
     }
 }
 
+/// RFC 3841 7.2.4: Accept-Contact, Reject-Contact, Request-Disposition; Max-Breadth of RFC 5393.
 #[test]
 fn a_caller_says_which_device_it_wants() {
     let devices = [format!(";{MMTEL};audio"), ";+g.3gpp.smsip".into(), ";q=0.3;automata".into()];
@@ -110,6 +113,7 @@ fn a_caller_says_which_device_it_wants() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.8.2: barred identities too.
 #[test]
 fn an_emergency_registration_lives_beside_the_other_and_is_called_when_it_is_alone() {
     let mut play = Play::new(|_| {});
@@ -130,6 +134,7 @@ fn an_emergency_registration_lives_beside_the_other_and_is_called_when_it_is_alo
     play.bench.nothing_sent();
 }
 
+/// RFC 5627 5.3: public GRUU in the 200 to REGISTER, and requests to it, in dialogs and outside.
 #[test]
 fn a_device_has_a_name_of_its_own() {
     let mut play = Play::new(|_| {});
@@ -156,6 +161,7 @@ fn a_device_has_a_name_of_its_own() {
     play.refused(ICSCF, 480, "not-reachable");
 }
 
+/// RFC 3261 16.6: by falling q value; a 603 ends it.
 #[test]
 fn contacts_ring_together_or_one_after_the_other_and_one_answers() {
     let mut play = with_devices(&[]);

@@ -28,6 +28,7 @@ fn user(n: u32) -> String {
     format!("sip:{n}@{DOMAIN}")
 }
 
+/// TS 24.229 5.4.3.2: with both of its identities, our network in the charging vector, and a Record-Route.
 #[test]
 fn a_call_leaves_the_originating_side_to_the_icscf() {
     let mut play = two();
@@ -51,6 +52,7 @@ fn a_call_leaves_the_originating_side_to_the_icscf() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.3: P-Called-Party-ID, Path as Route; each 2xx goes back.
 #[test]
 fn a_call_is_delivered_to_the_contact_along_its_path() {
     let mut play = two();
@@ -60,8 +62,12 @@ fn a_call_is_delivered_to_the_contact_along_its_path() {
     assert_eq!(uris(&out, Name::Route), [format!("sip:2@pcscf.{DOMAIN}:5070;lr")]);
     assert_eq!(lines(&out, Name::PCalledPartyId), [format!("<sip:2@{DOMAIN};user=phone>")]);
     assert_eq!(uris(&out, Name::RecordRoute), [format!("sip:mt@scscf.{DOMAIN}:6060;lr")]);
-    play.reply_with(PCSCF, &out, 180, |m| m.set(Name::PChargingVector, "icid-value=icid7"));
+    play.reply_with(PCSCF, &out, 180, |m| {
+        m.set(Name::PChargingVector, "icid-value=icid7");
+        m.set(Name::PAssertedIdentity, "<tel:+15552>");
+    });
     let ringing = play.answer(ICSCF, 180);
+    assert_eq!(lines(&ringing, Name::PAssertedIdentity), ["<tel:+15552>".to_owned(), format!("<sip:2@{DOMAIN}>")]);
     assert_eq!(lines(&ringing, Name::PChargingVector), [format!("icid-value=icid7;term-ioi={DOMAIN}")]);
     play.reply(PCSCF, &out, 200);
     play.answer(ICSCF, 200);
@@ -71,6 +77,7 @@ fn a_call_is_delivered_to_the_contact_along_its_path() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.3: tel, and SIP with user=phone.
 #[test]
 fn a_number_is_found_in_each_of_its_forms() {
     for uri in ["tel:+1-555-2".to_owned(), format!("sip:+15552@{DOMAIN};user=phone")] {
@@ -85,6 +92,7 @@ fn a_number_is_found_in_each_of_its_forms() {
     }
 }
 
+/// RFC 3261 16.12: whatever the method.
 #[test]
 fn requests_in_the_dialog_follow_the_route_set() {
     let mut play = two();
@@ -109,6 +117,7 @@ fn requests_in_the_dialog_follow_the_route_set() {
     play.is_quiet();
 }
 
+/// RFC 3261 16.3: neither what has no Route of ours, nor what has passed too many hops, nor what wants an unknown extension.
 #[test]
 fn what_is_in_no_dialog_through_us_goes_nowhere() {
     let mut play = two();
@@ -131,6 +140,7 @@ fn what_is_in_no_dialog_through_us_goes_nowhere() {
     play.is_quiet();
 }
 
+/// RFC 3261 16.10: while the HSS is asked, and while it rings.
 #[test]
 fn a_cancel_ends_it_wherever_it_is() {
     let mut play = two();
@@ -162,6 +172,7 @@ fn a_cancel_ends_it_wherever_it_is() {
     play.is_quiet();
 }
 
+/// RFC 3261 16.8: 408.
 #[test]
 fn a_contact_that_does_not_answer_is_a_timeout() {
     let mut play = two();
@@ -174,6 +185,7 @@ fn a_contact_that_does_not_answer_is_a_timeout() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: else 504 that has the phone register again, or 403; 404 for who is barred and called.
 #[test]
 fn the_caller_has_to_be_registered_known_and_free() {
     let mut play = two();
@@ -201,6 +213,7 @@ fn the_caller_has_to_be_registered_known_and_free() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.3: SAR with UNREGISTERED_USER; 480 without a service, 404 when the HSS knows nobody.
 #[test]
 fn the_profile_of_who_is_not_registered_comes_from_the_hss_and_is_kept_a_while() {
     let mut play = two();
@@ -222,6 +235,7 @@ fn the_profile_of_who_is_not_registered_comes_from_the_hss_and_is_kept_a_while()
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: originating, not registered; the served user by P-Served-User or P-Asserted-Identity.
 #[test]
 fn an_application_server_may_call_for_who_is_not_registered() {
     let mut play = two();
@@ -241,6 +255,7 @@ fn an_application_server_may_call_for_who_is_not_registered() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: P-Preferred-Service becomes P-Asserted-Service.
 #[test]
 fn the_service_that_is_asked_for_is_vouched_for_when_allowed() {
     let mmtel = "urn:urn-7:3gpp-service.ims.icsi.mmtel";
@@ -262,6 +277,7 @@ fn the_service_that_is_asked_for_is_vouched_for_when_allowed() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: the next hop.
 #[test]
 fn an_alias_of_our_domain_is_our_domain_and_others_are_elsewhere() {
     let mut play = two_with(|c| {
@@ -279,4 +295,18 @@ fn an_alias_of_our_domain_is_our_domain_and_others_are_elsewhere() {
     play.reply("127.0.0.1:7000", &out, 200);
     play.answer(PCSCF, 200);
     play.is_quiet();
+}
+
+/// RFC 4028 8.1: 422 with Min-SE to who knows session timers.
+#[test]
+fn a_session_timer_is_not_too_short() {
+    let mut play = two();
+    let invite = from_ue("INVITE", "1", &user(2));
+    play.ask(PCSCF, &invite.clone().with("Supported: 100rel, timer\nSession-Expires: 89\n"));
+    let brief = play.answer(PCSCF, 422);
+    assert_eq!((lines(&brief, Name::MinSe), play.bench.refusals("session-too-brief")), (vec!["90".to_owned()], 1));
+    for (call, more) in [("a", "Supported: timer\nx: 90;refresher=uac\n"), ("b", "Session-Expires: 60\n"), ("c", "")] {
+        play.ask(PCSCF, &invite.clone().with(more).call(call));
+        play.request(ICSCF, "INVITE");
+    }
 }
