@@ -4,6 +4,7 @@
 use crate::credential::Opened;
 use crate::store;
 use crate::subscriber::{Scscf, Scscfs, State, Subscription};
+use ims_core::hash::give_back;
 use ims_core::{Impi, RequestId, Time};
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -208,9 +209,10 @@ impl Cache {
                 self.turns.push_back(Turn { since: self.now, turn, record });
             }
         }
-        if self.entries.capacity() > 8 * self.entries.len().max(256) {
-            self.entries.shrink_to(2 * self.entries.len());
-            self.by_key.shrink_to(2 * self.by_key.len());
+        give_back(&mut self.entries);
+        give_back(&mut self.by_key);
+        if self.turns.capacity() > 8 * self.turns.len().max(32) {
+            self.turns.shrink_to(2 * self.turns.len());
         }
     }
 

@@ -1,7 +1,7 @@
-//! Tables whose keys no peer chooses.
+//! Tables by hash: in one piece of memory, where a tree lies in thousands.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 /// A table by numbers of our own (transactions, requests, fingerprints under a secret key): nobody outside can make them
 /// collide, so one multiplication spreads them well enough.
@@ -26,11 +26,21 @@ impl Hasher for IdHasher {
     }
 }
 
+/// A table by what peers choose, such as identities: under a secret key, so that nobody can make them collide. To find by key alone,
+/// for it has no order.
+pub type Lookup<K, V> = HashMap<K, V>;
+
+/// Gives back what a storm has filled.
+pub fn give_back<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
+    if table.capacity() > 8 * table.len().max(8) {
+        table.shrink_to(2 * table.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use std::hash::{BuildHasher, Hash};
 
     #[test]
     fn neighbours_are_spread() {
@@ -44,5 +54,15 @@ mod tests {
             assert!(slots.len() > 512, "{step}: {} of 1024 slots", slots.len());
         }
         assert_ne!(hash(&|h| (1u64, 2u64).hash(h)), hash(&|h| (2u64, 1u64).hash(h)));
+    }
+
+    #[test]
+    fn a_table_keeps_little_more_than_it_holds() {
+        let mut table: IdMap<u64, u64> = (0..10_000).map(|n| (n, n)).collect();
+        for n in 0..10_000 {
+            table.remove(&n);
+            give_back(&mut table);
+            assert!(table.capacity() <= 8 * table.len().max(8));
+        }
     }
 }

@@ -5,7 +5,7 @@
 use super::Leg;
 use super::identity::Print;
 use bytes::Bytes;
-use ims_core::hash::IdMap;
+use ims_core::hash::{IdMap, give_back};
 use ims_core::{Flow, Time};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,6 +14,19 @@ use std::time::Duration;
 /// Room for answers on each leg. Beyond it the oldest transactions absorb without repeating: at 1,000 registrations a second
 /// this is the last 10 s, when a client that lost the answer has asked again three times.
 const ANSWERS: usize = 16 << 20;
+/// Answers lie in blocks of this size, one after the other: each on its own would stand between what a registration leaves
+/// behind for hours, and leave holes there.
+const BLOCK: usize = 64 << 10;
+/// Room for so many entries is not given back: a few KiB.
+pub(super) const FEW: usize = 32;
+
+/// Where an answer lies: the number of the block, and where in it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    block: u32,
+    start: u32,
+    length: u32,
+}
 
 struct Answered {
     print: Print,
@@ -21,7 +34,55 @@ struct Answered {
     local: SocketAddr,
     remote: SocketAddr,
     /// Empty: there was no room for it any more.
-    answer: Bytes,
+    answer: Place,
+}
+
+/// A piece of memory with answers that came one after the other. It goes as a whole.
+struct Block {
+    bytes: Vec<u8>,
+    /// So many answers in it are still wanted.
+    wanted: usize,
+}
+
+#[derive(Default)]
+struct Blocks {
+    held: VecDeque<Block>,
+    /// The number of the first; it wraps around.
+    first: u32,
+}
+
+impl Blocks {
+    fn push(&mut self, answer: &[u8]) -> Place {
+        if self.held.back().is_none_or(|last| last.bytes.capacity() - last.bytes.len() < answer.len()) {
+            self.held.push_back(Block { bytes: Vec::with_capacity(answer.len().max(BLOCK)), wanted: 0 });
+        }
+        let index = self.held.len() - 1;
+        let last = &mut self.held[index];
+        let start = last.bytes.len() as u32;
+        last.bytes.extend_from_slice(answer);
+        last.wanted += 1;
+        Place { block: self.first.wrapping_add(index as u32), start, length: answer.len() as u32 }
+    }
+
+    fn index(&self, place: Place) -> usize {
+        place.block.wrapping_sub(self.first) as usize
+    }
+
+    fn find(&self, place: Place) -> Option<&[u8]> {
+        let start = place.start as usize;
+        self.held.get(self.index(place))?.bytes.get(start..start + place.length as usize)
+    }
+
+    fn let_go(&mut self, place: Place) {
+        let index = self.index(place);
+        if let Some(block) = self.held.get_mut(index) {
+            block.wanted -= 1;
+        }
+        while self.held.front().is_some_and(|block| block.wanted == 0) {
+            self.held.pop_front();
+            self.first = self.first.wrapping_add(1);
+        }
+    }
 }
 
 /// The transactions of one leg in the order in which they end, which is that in which they were answered. What is freed out of
@@ -33,6 +94,16 @@ struct Queue {
     bare: usize,
     /// Of all answers.
     bytes: usize,
+    blocks: Blocks,
+}
+
+impl Queue {
+    fn let_go(&mut self, answer: Place) {
+        if answer.length > 0 {
+            self.bytes -= answer.length as usize;
+            self.blocks.let_go(answer);
+        }
+    }
 }
 
 pub(super) struct Finished {
@@ -71,16 +142,22 @@ impl Finished {
 
     /// The answer and its way, as long as it is kept.
     pub(super) fn answer(&self, id: u64) -> Option<(Flow, Bytes)> {
-        let answered = self.by_id.get(&id).filter(|answered| !answered.answer.is_empty())?;
-        Some((Flow::udp(answered.local, answered.remote), answered.answer.clone()))
+        let answered = self.by_id.get(&id).filter(|answered| answered.answer.length > 0)?;
+        let queue = match answered.leg {
+            Leg::Core => &self.core,
+            Leg::Ue => &self.ue,
+        };
+        let answer = Bytes::copy_from_slice(queue.blocks.find(answered.answer)?);
+        Some((Flow::udp(answered.local, answered.remote), answer))
     }
 
     /// Takes a transaction in until `end_at`: never earlier than that of the one before on the same leg.
-    pub(super) fn insert(&mut self, id: u64, print: Print, (leg, reply): (Leg, Flow), answer: Bytes, end_at: Time) {
+    pub(super) fn insert(&mut self, id: u64, print: Print, (leg, reply): (Leg, Flow), answer: &[u8], end_at: Time) {
         let room = self.room;
         let queue = self.queue(leg);
         queue.bytes += answer.len();
         queue.order.push_back((end_at, id));
+        let answer = if answer.is_empty() { Place::default() } else { queue.blocks.push(answer) };
         self.by_print.insert(print, id);
         self.by_id.insert(id, Answered { print, leg, local: reply.local, remote: reply.remote, answer });
         while self.queue(leg).bytes > room {
@@ -94,8 +171,8 @@ impl Finished {
         let Some((_, id)) = queue.order.get(queue.bare).copied() else { return };
         queue.bare += 1;
         if let Some(answered) = self.by_id.get_mut(&id) {
-            let gone = std::mem::take(&mut answered.answer).len();
-            self.queue(leg).bytes -= gone;
+            let gone = std::mem::take(&mut answered.answer);
+            self.queue(leg).let_go(gone);
         }
     }
 
@@ -109,7 +186,7 @@ impl Finished {
             Leg::Core => &mut self.core,
             Leg::Ue => &mut self.ue,
         };
-        queue.bytes -= gone.answer.len();
+        queue.let_go(gone.answer);
         while queue.order.front().is_some_and(|(_, id)| !known.contains_key(id)) {
             queue.order.pop_front();
             queue.bare = queue.bare.saturating_sub(1);
@@ -141,13 +218,11 @@ impl Finished {
         }
         // What a burst has filled is given back.
         let queue = self.queue(leg);
-        if queue.order.capacity() > 4 * queue.order.len().max(256) {
+        if queue.order.capacity() > 4 * queue.order.len().max(FEW) {
             queue.order.shrink_to(2 * queue.order.len());
         }
-        if self.by_id.capacity() > 8 * self.by_id.len().max(256) {
-            self.by_id.shrink_to(2 * self.by_id.len());
-            self.by_print.shrink_to(2 * self.by_id.len());
-        }
+        give_back(&mut self.by_id);
+        give_back(&mut self.by_print);
     }
 }
 
@@ -157,7 +232,7 @@ mod tests {
 
     fn insert(finished: &mut Finished, id: u64, leg: Leg, at: u64) {
         let flow = Flow::udp("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        finished.insert(id, print(id), (leg, flow), vec![b'x'; 100].into(), Time::from_secs(at));
+        finished.insert(id, print(id), (leg, flow), &[b'x'; 100], Time::from_secs(at));
     }
 
     fn print(id: u64) -> Print {
@@ -190,7 +265,34 @@ mod tests {
         finished.expire(Time::from_secs(2_000), usize::MAX);
         assert_eq!((finished.len(), finished.deadline()), (0, None));
         assert_eq!((finished.core.bytes, finished.ue.bytes, finished.by_print.len()), (0, 0, 0));
-        assert!(finished.by_id.capacity() < 5_000);
+        assert!(finished.by_id.capacity() < 500 && finished.core.order.capacity() < 500);
+        assert!(finished.core.blocks.held.is_empty() && finished.ue.blocks.held.is_empty());
+    }
+
+    #[test]
+    fn each_repeats_its_own_answer_whatever_its_length() {
+        let mut finished = Finished::new();
+        let flow = Flow::udp("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        let text = |id: u64| vec![id as u8; if id == 50 { 2 * BLOCK } else { 1 + (id * 997) as usize % 3_000 }];
+        for id in 0..200 {
+            finished.insert(id, print(id), (Leg::Core, flow), &text(id), Time::from_secs(100 + id));
+        }
+        // Out of turn, with a whole block.
+        assert!((40..120).all(|id| finished.remove(id)));
+        finished.expire(Time::from_secs(120), usize::MAX);
+        for id in 0..200 {
+            let answer = finished.answer(id).map(|(_, answer)| answer.to_vec());
+            let is_there = (21..40).contains(&id) || id >= 120;
+            assert_eq!(answer, is_there.then(|| text(id)), "{id}");
+        }
+        let mut finished = Finished {
+            core: Queue { blocks: Blocks { first: u32::MAX, ..Blocks::default() }, ..Queue::default() },
+            ..Finished::new()
+        };
+        for id in 0..200 {
+            finished.insert(id, print(id), (Leg::Core, flow), &text(id), Time::from_secs(100 + id));
+        }
+        assert!((0..200).all(|id| finished.answer(id).unwrap().1 == text(id)), "the numbers of the blocks wrap around");
     }
 
     #[test]

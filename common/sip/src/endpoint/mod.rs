@@ -22,10 +22,10 @@ use crate::message::ParseError;
 use bytes::Bytes;
 use client::{Attempt, Request};
 use counters::Counters;
-use finished::Finished;
+use finished::{FEW, Finished};
 use identity::{Print, Prints};
 use ims_core::dns::{DnsError, DnsRecord};
-use ims_core::hash::IdMap;
+use ims_core::hash::{IdMap, give_back};
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::time::earliest;
 use ims_core::{Action, ConnId, Ctx, Flow, FlowError, Packet, RequestId, SendTag, Time};
@@ -432,7 +432,7 @@ impl Endpoint {
         while order.front().is_some_and(is_gone) {
             order.pop_front();
         }
-        if order.capacity() > 4 * order.len().max(256) {
+        if order.capacity() > 4 * order.len().max(FEW) {
             order.shrink_to(2 * order.len());
         }
     }
@@ -462,12 +462,6 @@ impl Endpoint {
         if self.counters.refused(status, self.now) {
             self.events.push_back(SipEvent::Refused { flow, status, reason });
         }
-    }
-}
-
-fn give_back<K: Eq + std::hash::Hash, V>(table: &mut IdMap<K, V>) {
-    if table.capacity() > 8 * table.len().max(64) {
-        table.shrink_to(2 * table.len());
     }
 }
 

@@ -381,7 +381,7 @@ impl Endpoint {
     /// From now on it only repeats its answer.
     fn finish(&mut self, id: u64) {
         let Some(slot) = self.take_server(id) else { return };
-        let (Some(end_at), Some(answer)) = (slot.deadline(), slot.last.clone()) else { return };
+        let (Some(end_at), Some(answer)) = (slot.deadline(), &slot.last) else { return };
         let leg = self.leg_of(&slot.ways.flow);
         self.finished.insert(id, slot.identity.print(), (leg, slot.ways.reply), answer, end_at);
         self.finished.expire(self.now, self.most_finished());
