@@ -197,6 +197,7 @@ impl Endpoint {
             let answer = request.error_answer(&DiameterError::UnableToComply);
             self.answer(RequestToken(token), answer, ctx);
         }
+        self.served.forget(ctx.now);
         let late = |(_, (limit, _)): &(&LinkId, &(Time, SocketAddr))| *limit <= ctx.now;
         for link in self.strangers.iter().filter(late).map(|(link, _)| *link).collect::<Vec<_>>() {
             self.strangers.remove(&link);
