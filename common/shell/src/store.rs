@@ -10,10 +10,13 @@ pub(crate) use sqlite::Sqlite;
 use crate::inbox::Inbox;
 use ims_core::store::{StoreError, StoreReply, StoreRequest};
 use ims_core::{Event, RequestId};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Requests in one transaction.
 const BATCH: usize = 1_024;
+/// A database that nobody has asked for so long gives its memory back.
+const REST: Duration = Duration::from_secs(20);
 
 pub(crate) struct StoreJob {
     pub(crate) id: RequestId,
@@ -26,6 +29,8 @@ type Outcome = Result<StoreReply, StoreError>;
 /// A database that can do a batch of requests in order. What it returns as done is on disk.
 pub(crate) trait Database: Send + 'static {
     fn perform(&mut self, batch: &[StoreRequest]) -> impl Future<Output = Vec<Outcome>> + Send;
+    /// Gives back the memory that only speed needs.
+    fn rest(&mut self) -> impl Future<Output = ()> + Send;
     /// Leaves the file in good order.
     fn close(self) -> impl Future<Output = ()> + Send;
 }
@@ -34,7 +39,20 @@ pub(crate) trait Database: Send + 'static {
 pub(crate) async fn run(mut database: impl Database, mut jobs: mpsc::Receiver<StoreJob>) {
     let mut batch = Vec::with_capacity(BATCH);
     let (mut waiting, mut requests) = (Vec::new(), Vec::new());
-    while jobs.recv_many(&mut batch, BATCH).await > 0 {
+    let mut is_awake = true;
+    loop {
+        let came = jobs.recv_many(&mut batch, BATCH);
+        let came = if is_awake { tokio::time::timeout(REST, came).await } else { Ok(came.await) };
+        is_awake = came.is_ok();
+        match came {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(_) => {
+                (batch, waiting, requests) = (Vec::new(), Vec::new(), Vec::new());
+                database.rest().await;
+                continue;
+            }
+        }
         for StoreJob { id, request, inbox } in batch.drain(..) {
             waiting.push((id, inbox));
             requests.push(request);
@@ -110,6 +128,8 @@ mod tests {
         for step in &steps {
             let outcome = sqlite.perform(std::slice::from_ref(step)).await.pop().unwrap();
             assert_eq!(outcome, memory.perform(step.clone()), "{step:?}");
+            sqlite.rest().await;
+            assert_eq!(sqlite.prepared(), 0, "what was given back is made again");
         }
         let (mut sqlite, mut memory) = (Sqlite::open(&folder.join("y.db")).await.unwrap(), MemoryStore::default());
         let expected: Vec<_> = steps.iter().map(|step| memory.perform(step.clone())).collect();

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
-use tracing::error;
+use tracing::{debug, error};
 
 /// Requests in one statement.
 const TOGETHER: usize = 32;
@@ -91,6 +91,11 @@ impl Sqlite {
         }
         sqlx::raw_sql(TABLES).execute(&mut connection).await.map_err(|e| failed(e.to_string()))?;
         Ok(Self { connection })
+    }
+
+    #[cfg(test)]
+    pub(super) fn prepared(&self) -> usize {
+        self.connection.cached_statements_size()
     }
 
     /// An error means that the whole transaction is lost.
@@ -303,6 +308,15 @@ impl Database for Sqlite {
             }
         }
         outcomes
+    }
+
+    async fn rest(&mut self) {
+        if let Err(reason) = self.connection.clear_cached_statements().await {
+            debug!(%reason, "statements stay prepared");
+        }
+        if let Err(reason) = sqlx::raw_sql("PRAGMA shrink_memory").execute(&mut self.connection).await {
+            debug!(%reason, "the database keeps its memory");
+        }
     }
 
     async fn close(self) {
