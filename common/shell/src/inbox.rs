@@ -190,6 +190,7 @@ impl Intake {
         let share = if self.urgent.is_empty() { limit } else { limit / BEGIN_SHARE };
         let begin = share.max(limit.saturating_sub(self.urgent.len())).min(self.rest.len());
         let known = (limit - begin).min(self.urgent.len());
+        let shallow = known == self.urgent.len() && begin == self.rest.len();
         for queued in self.urgent.drain(..known).chain(self.rest.drain(..begin)) {
             let earlier = |oldest: Option<Instant>| Some(oldest.map_or(queued.since, |o| o.min(queued.since)));
             self.oldest = earlier(self.oldest);
@@ -198,6 +199,10 @@ impl Intake {
             }
             self.inbox.release(queued.room);
             out.push(queued.input);
+        }
+        // What a storm has filled is given back.
+        if shallow && self.came.capacity() + self.urgent.capacity() + self.rest.capacity() > 4 * limit {
+            (self.came, self.urgent, self.rest) = Default::default();
         }
         known + begin
     }
