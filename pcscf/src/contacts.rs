@@ -3,6 +3,7 @@
 //! a clock of its own: the node asks when it ends.
 
 use crate::sa::SetId;
+use ims_core::hash::{Lookup, give_back};
 use ims_core::uri::Uri;
 use ims_core::{ConnId, FewMap, FewSet, Flow, Impi, Impu, Time, Transport};
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,8 +109,8 @@ impl Registration {
 pub(crate) struct Contacts {
     /// Boxed, because half of a map's room is empty.
     registrations: BTreeMap<RegId, Box<Registration>>,
-    by_token: BTreeMap<Arc<str>, RegId>,
-    by_impi: BTreeMap<Impi, FewSet<RegId>>,
+    by_token: Lookup<Arc<str>, RegId>,
+    by_impi: Lookup<Impi, FewSet<RegId>>,
     /// Unprotected UEs by where their packets come from.
     by_clear_remote: BTreeMap<SocketAddr, FewSet<RegId>>,
     /// Protected UEs by the connection of their last REGISTER.
@@ -163,7 +164,14 @@ impl Contacts {
             self.gone.push(id);
         }
         self.by_token.remove(&gone.token);
-        take_out(&mut self.by_impi, &gone.impi, id);
+        give_back(&mut self.by_token);
+        if let Some(ids) = self.by_impi.get_mut(&gone.impi) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_impi.remove(&gone.impi);
+                give_back(&mut self.by_impi);
+            }
+        }
         self.no_attempt(gone.ue, id);
         match &gone.access {
             Access::Clear { flow } => take_out(&mut self.by_clear_remote, &flow.remote, id),
@@ -321,7 +329,7 @@ fn share(known: &mut Arc<[Box<str>]>, binding: &mut Binding) {
     }
 }
 
-fn take_out<K: Ord>(index: &mut BTreeMap<K, FewSet<RegId>>, key: &K, id: RegId) {
+fn take_out(index: &mut BTreeMap<SocketAddr, FewSet<RegId>>, key: &SocketAddr, id: RegId) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {

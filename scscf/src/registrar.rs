@@ -5,9 +5,11 @@ use crate::config::{Registration as Rules, SecondUe};
 use crate::profile::{Profile, Services};
 use crate::wish::{ContactAddress, Contacts, Wish};
 use crate::{Refusal, kept};
+use ims_core::hash::{Lookup, give_back};
 use ims_core::{Action, FewSet, Impi, Impu, Kept, Time, Timers};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 use xml_ifc::SharedSets;
@@ -118,9 +120,9 @@ pub(crate) struct Lapse {
 pub(crate) struct Registrar {
     /// Boxed, because half of a map's room is empty.
     registrations: BTreeMap<Id, Box<Registration>>,
-    by_impi: BTreeMap<Impi, FewSet<Id>>,
+    by_impi: Lookup<Impi, FewSet<Id>>,
     /// Every identity of a set, barred ones too.
-    by_impu: BTreeMap<Impu, FewSet<Id>>,
+    by_impu: Lookup<Impu, FewSet<Id>>,
     services: Services,
     expiry: Timers<Id>,
     next: Id,
@@ -284,11 +286,12 @@ impl Registrar {
     }
 }
 
-fn forget<K: Ord>(index: &mut BTreeMap<K, FewSet<Id>>, key: &K, id: Id) {
+fn forget<K: Eq + Hash>(index: &mut Lookup<K, FewSet<Id>>, key: &K, id: Id) {
     if let Some(ids) = index.get_mut(key) {
         ids.remove(&id);
         if ids.is_empty() {
             index.remove(key);
+            give_back(index);
         }
     }
 }
