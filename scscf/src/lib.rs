@@ -3,6 +3,7 @@
 mod auth;
 mod chain;
 mod config;
+mod deregister;
 mod digest;
 mod error;
 mod exit;
@@ -22,6 +23,7 @@ mod registrar;
 mod served;
 mod session;
 mod shared_ifc;
+mod third_party;
 mod unregistered;
 mod vector;
 mod wish;
@@ -54,6 +56,7 @@ use registrar::{Lapse, Registrar};
 use serde_json::{Value, json};
 use session::Passing;
 use std::collections::{BTreeMap, BTreeSet};
+use third_party::ThirdParties;
 use unregistered::Unregistered;
 
 /// How many entries of a list a snapshot shows; the numbers beside the lists are always whole.
@@ -82,6 +85,8 @@ pub struct Scscf {
     registrar: Registrar,
     /// Who is told how users are registered.
     subscriptions: Subscriptions,
+    /// Application servers that are being told of registrations.
+    third_parties: ThirdParties,
     /// Cx requests that the HSS has not answered yet; each ends with its answer or its timeout.
     waiting: BTreeMap<RequestId, Waiting>,
     /// Requests that we made ourselves, and that are on their way. Those of others are the matter of `session`.
@@ -137,6 +142,7 @@ impl Scscf {
             chains: Chains::default(),
             unregistered: Unregistered::default(),
             subscriptions: Subscriptions::default(),
+            third_parties: ThirdParties::default(),
             config,
             waiting: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -363,6 +369,7 @@ impl Scscf {
         let result = match command.call.as_str() {
             "status" => Ok(self.snapshot()),
             "ifc.explain" => self.explain(&command.args),
+            "deregister" => self.on_deregister_command(&command.args, ctx),
             call => Err(Problem::not_found(format!("the S-CSCF knows no command {call:?}"))),
         };
         ctx.act(Action::Reply { id: command.id, result });
@@ -386,6 +393,7 @@ impl Scscf {
             self.outcomes.count("expired");
             tracing::info!(impu = ?before.impu, "registration expired: the phone did not refresh it");
             self.forget_password_if_gone(&before.impi);
+            self.tell_third_parties_of_end(&before, ctx);
             self.untold.insert(id, (before.impi, before.impu));
             has_expired = true;
         }
@@ -483,6 +491,7 @@ impl Node for Scscf {
             "registered": self.registrar.len(),
             "registrations": self.registrar.describe(SHOWN),
             "subscriptions": self.subscriptions.len(),
+            "third_parties": self.third_parties.len(),
             "untold": self.untold.len(),
             "challenges": self.auth.len(),
             "nonces": self.nonces.len(),

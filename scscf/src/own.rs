@@ -3,6 +3,7 @@
 
 use crate::Scscf;
 use crate::reg_event::SubscriptionId;
+use crate::third_party::Told;
 use ims_core::Ctx;
 use ims_sip::Message;
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination};
@@ -12,6 +13,8 @@ use ims_sip::endpoint::{ClientFailure, ClientTx, Destination};
 pub(crate) enum Own {
     /// Tells a subscriber how a user is registered.
     Notify { subscription: SubscriptionId },
+    /// Tells an application server that a user is registered, or is not any more.
+    ThirdParty(Box<Told>),
 }
 
 impl Scscf {
@@ -41,6 +44,7 @@ impl Scscf {
         let answer = answer.as_ref().map_err(|cause| *cause);
         match own {
             Own::Notify { subscription } => self.on_notify_answer(subscription, answer, ctx),
+            Own::ThirdParty(told) => self.on_third_party_answer(*told, answer, ctx),
         }
     }
 }

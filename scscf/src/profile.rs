@@ -117,6 +117,18 @@ impl Profile {
         Criteria { services: self.services.clone(), at: at.unwrap_or(0) }
     }
 
+    /// Each service profile of the set once, by its first identity that is not barred, or by this one.
+    pub(crate) fn by_service(&self, preferred: &Impu) -> Vec<(Impu, Criteria)> {
+        let mut found: Vec<(&Identity, Criteria)> = Vec::new();
+        let usable = || self.identities.iter().filter(|i| !i.is_barred);
+        for identity in usable().filter(|i| i.impu == *preferred).chain(usable()) {
+            if !found.iter().any(|(known, _)| known.service == identity.service) {
+                found.push((identity, self.criteria(&identity.impu)));
+            }
+        }
+        found.into_iter().map(|(identity, criteria)| (identity.impu.clone(), criteria)).collect()
+    }
+
     /// The application servers of all criteria, shared ones too, some of them several times.
     pub(crate) fn servers(&self) -> impl Iterator<Item = &ApplicationServer> {
         let all = |criteria: &'_ CompiledCriteria| 0..criteria.len();

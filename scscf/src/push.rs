@@ -39,20 +39,10 @@ impl Scscf {
             |r: &Registration| rtr.impus.is_empty() || rtr.impus.iter().any(|i| r.impu == *i || r.profile.has(i));
         let gone: Vec<Impu> = self.registrar.of_impi(&rtr.impi).filter(|r| named(r)).map(|r| r.impu.clone()).collect();
         for impu in &gone {
-            let changed = self.registrar.remove(&rtr.impi, impu, ctx.actions);
-            let why = Why::Network(happens(rtr.reason));
-            if let Some(Changed { id, before }) = changed {
-                self.on_registration_changed(before.as_ref(), id, why, ctx);
-            }
-            self.outcomes.count("ended-by-hss");
-            tracing::info!(?impu, reason = ?rtr.reason, "de-registered by the HSS");
-        }
-        for impu in &rtr.impus {
-            self.unregistered.forget(impu);
+            self.end_registration(&rtr.impi, impu, happens(rtr.reason), "ended-by-hss", ctx);
         }
         self.auth.forget(&rtr.impi);
         self.nonces.forget(&rtr.impi);
-        self.count("network-deregistration");
         ResultCode::SUCCESS
     }
 

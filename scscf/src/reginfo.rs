@@ -21,7 +21,6 @@ pub(crate) enum Happened {
     /// The network ends it, and the UE is to register anew at once,
     Deactivated,
     /// after so many seconds,
-    #[allow(dead_code, reason = "an operator says so: with the command")]
     Probation(u32),
     /// or not again by itself.
     Rejected,
@@ -121,7 +120,7 @@ fn number(texts: &[&str]) -> u64 {
 }
 
 /// Text inside XML. What XML 1.0 cannot hold at all becomes a question mark.
-struct Xml<'a>(&'a str);
+pub(crate) struct Xml<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Xml<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

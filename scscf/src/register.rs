@@ -253,10 +253,20 @@ impl Scscf {
         }
         let changed = self.registrar.store(registration, ctx.actions);
         self.forget_password_if_gone(&attempt.impi);
+        let tellings = match &changed {
+            Some(Changed { id, before }) => {
+                self.third_parties(before.as_ref(), self.registrar.by_id(*id), attempt, &answer, ctx)
+            }
+            None => {
+                let same = self.registrar.find(impi, impu);
+                self.third_parties(same, same, attempt, &answer, ctx)
+            }
+        };
         self.sip.respond(attempt.tx, answer, ctx);
         if let Some(Changed { id, before }) = changed {
             self.on_registration_changed(before.as_ref(), id, Why::ByUser, ctx);
         }
+        self.tell_third_parties(tellings, ctx);
     }
 
     /// 5.4.1.2.2F: what a 200 to REGISTER holds.
@@ -297,22 +307,26 @@ impl Scscf {
         }
         let visited = request.first::<PVisitedNetworkId<'_>>().ok().flatten();
         let at_home = visited.is_none_or(|v| v.network.eq_ignore_ascii_case(&self.config.domain));
-        let Some(charging) = registration.profile.charging.as_ref().filter(|_| at_home) else { return };
-        let functions = [
-            ("ccf", &charging.primary_ccf),
-            ("ccf", &charging.secondary_ccf),
-            ("ecf", &charging.primary_ecf),
-            ("ecf", &charging.secondary_ecf),
-        ];
-        let given = functions.iter().filter_map(|(name, uri)| {
-            let uri = uri.as_ref().filter(|u| u.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\')))?;
-            Some(format!("{name}=\"{uri}\""))
-        });
-        let value = given.collect::<Vec<_>>().join(";");
-        if !value.is_empty() {
-            answer.set(Name::PChargingFunctionAddresses, value);
+        if let Some(addresses) = charging_functions(&registration.profile).filter(|_| at_home) {
+            answer.set(Name::PChargingFunctionAddresses, addresses);
         }
     }
+}
+
+/// P-Charging-Function-Addresses, for elements of our own network.
+pub(crate) fn charging_functions(profile: &Profile) -> Option<String> {
+    let charging = profile.charging.as_ref()?;
+    let functions = [
+        ("ccf", &charging.primary_ccf),
+        ("ccf", &charging.secondary_ccf),
+        ("ecf", &charging.primary_ecf),
+        ("ecf", &charging.secondary_ecf),
+    ];
+    let given = functions.iter().filter_map(|(name, uri)| {
+        let uri = uri.as_ref().filter(|u| u.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\')))?;
+        Some(format!("{name}=\"{uri}\""))
+    });
+    Some(given.collect::<Vec<_>>().join(";")).filter(|value| !value.is_empty())
 }
 
 fn write_proof(answer: &mut Message, attempt: &Attempt) {

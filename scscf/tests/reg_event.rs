@@ -187,7 +187,8 @@ fn who_subscribes_is_told_at_once_in_its_dialog() {
 #[test]
 fn the_user_its_pcscf_and_its_servers_may_and_nobody_else() {
     let mut bench = node();
-    let server = "<InitialFilterCriteria><Priority>0</Priority><ApplicationServer><ServerName>sip:as.ims.example:5080</ServerName>\
+    let server = "<InitialFilterCriteria><Priority>0</Priority><TriggerPoint><ConditionTypeCNF>0</ConditionTypeCNF>\
+                  <SPT><ConditionNegated>0</ConditionNegated><Group>0</Group><Method>INVITE</Method></SPT></TriggerPoint><ApplicationServer><ServerName>sip:as.ims.example:5080</ServerName>\
                   </ApplicationServer></InitialFilterCriteria>";
     let challenge = challenged(&mut bench, &register(1));
     bench.receive(PCSCF, &register(2).answering(&challenge, &RES, "auth").text());

@@ -3,11 +3,12 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use bytes::Bytes;
-use ims_core::{Action, Ctx, Event, Flow, LinkId, Node, Packet, Rng, Time};
+use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, LinkId, Node, Packet, Problem, Rng, Time};
 use ims_diameter::cx::Request;
 use ims_diameter::endpoint::{EndpointConfig, RequestToken, To};
 use ims_diameter::{DiameterEvent, Message as Cx};
 use ims_sip::Message;
+use serde_json::Value;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) struct Bench<N> {
     cx: VecDeque<(RequestToken, Request, Cx)>,
     /// What the node answered the HSS.
     pub(crate) answers: VecDeque<Cx>,
+    /// What the node said to an operator.
+    replies: VecDeque<Result<Value, Problem>>,
 }
 
 impl<N: Node> Bench<N> {
@@ -49,6 +52,7 @@ impl<N: Node> Bench<N> {
             sip: VecDeque::new(),
             cx: VecDeque::new(),
             answers: VecDeque::new(),
+            replies: VecDeque::new(),
         };
         bench.event(Event::Start);
         bench
@@ -82,6 +86,7 @@ impl<N: Node> Bench<N> {
                 }
             }
             Action::SendDiameter { bytes, .. } => self.hss(|hss, ctx| hss.on_message(LINK, bytes, ctx), events),
+            Action::Reply { result, .. } => self.replies.push_back(result),
             // Restarts are the matter of the scenarios.
             Action::Put(_) | Action::Delete { .. } => {}
             other => panic!("unexpected {other:?}"),
@@ -136,6 +141,11 @@ impl<N: Node> Bench<N> {
         self.sip.pop_front().map(|(_, message)| message)
     }
 
+    /// The next message that left, when it is such a one.
+    pub(crate) fn sent_if(&mut self, is_it: impl Fn(&Message) -> bool) -> Option<(SocketAddr, Message)> {
+        self.sip.front().is_some_and(|(_, message)| is_it(message)).then(|| self.sip.pop_front())?
+    }
+
     pub(crate) fn nothing_sent(&self) {
         assert!(self.sip.is_empty(), "{:?}", self.sip.iter().map(|(_, m)| m.to_bytes()).collect::<Vec<_>>());
     }
@@ -169,6 +179,12 @@ impl<N: Node> Bench<N> {
             &mut events,
         );
         self.pump(events);
+    }
+
+    /// What an operator asks.
+    pub(crate) fn command(&mut self, call: &str, args: Value) -> Result<Value, Problem> {
+        self.event(Event::Command(Command { id: CommandId(1), call: call.into(), args }));
+        self.replies.pop_front().expect("a reply")
     }
 
     /// Time passes, with everything that is due on the way.

@@ -184,7 +184,15 @@ impl Play {
         let ok = self.bench.sent(PCSCF);
         assert_eq!(ok.status(), 200);
         assert!(ok.first::<Contact<'_>>().unwrap().is_some());
+        self.servers_agree();
         ok
+    }
+
+    /// Servers whose criteria a REGISTER meets are told of it, and have nothing against it.
+    fn servers_agree(&mut self) {
+        while let Some((at, request)) = self.bench.sent_if(|m| m.is_request() && m.method().as_str() == "REGISTER") {
+            self.reply(&at.to_string(), &request, 200);
+        }
     }
 
     /// The HSS answers a SAR.
