@@ -37,13 +37,15 @@ pub(crate) struct AtServer {
     odi: Box<str>,
     server: Box<str>,
     handling: DefaultHandling,
-    /// Said more than 100.
+    /// It said more than 100, or gave the request back: whatever fails now is not the server.
     has_answered: bool,
 }
 
 /// Where a request goes on that an application server gives back.
 #[derive(Debug)]
 struct Link {
+    /// The request that the server was given.
+    tx: ServerTx,
     chain: Chain,
     /// The Request-URI that the server was given.
     uri: Box<str>,
@@ -174,7 +176,7 @@ impl Scscf {
         request.push_front(Name::Route, route);
         request.set(Name::PServedUser, served_user(&served));
         self.record_route(&mut request, served.side());
-        self.chains.0.insert(odi, Link { chain, uri: request.uri().into() });
+        self.chains.0.insert(odi, Link { tx, chain, uri: request.uri().into() });
         self.patience.set(tx, ctx.now + self.config.timers.as_answer.0);
         let to = proxy::prepare_next_hop(&mut request);
         self.send_branch(tx, request, to, ctx);
@@ -189,27 +191,30 @@ impl Scscf {
         mut request: Message,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
-        let Link { chain, uri } = self.chains.0.get(odi).ok_or(Refusal::ChainGone)?;
-        let mut chain = chain.clone();
+        let Link { tx: given, chain, uri } = self.chains.0.get(odi).ok_or(Refusal::ChainGone)?;
+        let (given, mut chain) = (*given, chain.clone());
         if !chain.served.case.is_originating() && !is_same_target(uri, request.uri(), &chain.served) {
             chain = chain.diverted();
         }
         request.remove(Name::PServedUser);
+        self.on_server_alive(given, true, ctx);
         self.enter(tx, request, chain, ctx);
         Ok(())
     }
 
-    /// A server, or somebody behind it, says something that is not final.
-    pub(crate) fn on_server_alive(&mut self, tx: ServerTx, status: u16) {
+    /// A server says something that is not final: 100, or more than that. What answers 100 by itself may still be stuck behind it.
+    pub(crate) fn on_server_alive(&mut self, tx: ServerTx, is_more: bool, ctx: &mut Ctx<'_>) {
         let Some(stage) = self.relay.get_mut(tx).and_then(|p| p.with.stage.as_deref_mut()) else { return };
-        if let Step::Server(server) = &mut stage.step {
-            server.has_answered |= status > 100;
-            self.patience.clear(&tx);
+        let Step::Server(server) = &mut stage.step else { return };
+        server.has_answered |= is_more;
+        match server.has_answered {
+            true => drop(self.patience.clear(&tx)),
+            false => self.patience.set(tx, ctx.now + self.config.timers.as_progress.0),
         }
     }
 
     /// Whether an answer, or none, is the failure of a server for which the criterion has DefaultHandling: 408 or 5xx before any
-    /// 18x. True: the request has gone on, or was refused.
+    /// 18x, and before the request came back. True: the request has gone on, or was refused.
     pub(crate) fn on_server_exhausted(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) -> bool {
         let Some(passage) = self.relay.get(tx) else { return false };
         let Some(server) = passage.with.server() else { return false };
@@ -248,7 +253,7 @@ impl Scscf {
         }
     }
 
-    /// timers.as_answer is over.
+    /// timers.as_answer or timers.as_progress is over.
     pub(crate) fn on_server_silent(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
         let Some(server) = self.relay.get(tx).and_then(|p| p.with.server()) else { return };
         let (handling, name) = (server.handling, server.server.clone());

@@ -173,6 +173,8 @@ pub struct Timers {
     pub t4: Span,
     /// How long an application server may be silent, not even say 100, before the criterion's DefaultHandling counts.
     pub as_answer: Span,
+    /// How long one that said 100 may take to say more, or to give the request back.
+    pub as_progress: Span,
     /// How long the profile of a user that is not registered is kept for the next request.
     pub unregistered: Span,
     /// How long contacts are tried before those with a lower q value are.
@@ -263,6 +265,7 @@ impl Default for Timers {
             t2: Span(SipTimers::CORE.t2),
             t4: Span(SipTimers::CORE.t4),
             as_answer: Span::secs(4),
+            as_progress: Span::secs(20),
             unregistered: Span::secs(300),
             next_contacts: Span::secs(20),
         }
@@ -329,6 +332,7 @@ impl Config {
             self.timers.t2,
             self.timers.t4,
             self.timers.as_answer,
+            self.timers.as_progress,
             self.timers.unregistered,
             self.timers.next_contacts,
         ];

@@ -304,7 +304,7 @@ impl fmt::Display for Refusal {
             }
             Self::ServerSilent(server) => write!(
                 f,
-                "the application server {server} does not answer within timers.as_answer: check that it runs and can be reached"
+                "the application server {server} does not answer within timers.as_answer, or goes no further within timers.as_progress: check that it runs and can be reached"
             ),
             Self::NoRoute(uri) => write!(f, "there is no way to a {} URI", uri.split(':').next().unwrap_or_default()),
             Self::NotRegistered { impu } => {

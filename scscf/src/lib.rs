@@ -497,7 +497,7 @@ impl Node for Scscf {
             "nonces": self.nonces.len(),
             "waiting": waiting.collect::<Vec<_>>(),
             "own_requests": self.own.len(),
-            "requests_under_way": self.relay.len(),
+            "relay": self.relay.len(),
             "unregistered": self.unregistered.len(),
             "chains": self.chains.len(),
             "application_servers": servers,

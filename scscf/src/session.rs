@@ -165,7 +165,7 @@ impl Scscf {
     pub(crate) fn on_session_response(&mut self, client: ClientTx, response: Message, ctx: &mut Ctx<'_>) {
         if let Some(tx) = self.relay.server_of(client) {
             match response.status() {
-                status @ ..200 => self.on_server_alive(tx, status),
+                status @ ..200 => self.on_server_alive(tx, status > 100, ctx),
                 200..300 => self.on_success(tx),
                 _ => {}
             }

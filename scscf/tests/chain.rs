@@ -197,7 +197,7 @@ fn a_server_that_says_100_has_time() {
     play.ask(PCSCF, &from_1("INVITE"));
     let request = play.request(AS[0], "INVITE");
     play.reply(AS[0], &request, 100);
-    play.bench.wait(Duration::from_secs(30));
+    play.bench.wait(Duration::from_secs(19));
     play.answer(PCSCF, 100);
     play.bench.nothing_sent();
     // It had nothing else to say yet: the criterion still counts.
@@ -205,6 +205,34 @@ fn a_server_that_says_100_has_time() {
     play.request(AS[0], "ACK");
     play.request(ICSCF, "INVITE");
     assert_eq!(outcome(&play, "continued"), 1);
+    // And it has not for ever.
+    let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);
+    play.ask(PCSCF, &from_1("INVITE"));
+    let request = play.request(AS[0], "INVITE");
+    play.reply(AS[0], &request, 100);
+    play.bench.wait(Duration::from_secs(20));
+    play.answer(PCSCF, 100);
+    play.request(AS[0], "CANCEL");
+    play.request(ICSCF, "INVITE");
+}
+
+/// TS 24.229 5.4.3.2: what failed was behind the server, so nothing is tried again without it.
+#[test]
+fn a_failure_behind_a_server_that_gave_the_request_back_is_none_of_the_server() {
+    let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);
+    play.ask(PCSCF, &from_1("INVITE"));
+    let request = play.request(AS[0], "INVITE");
+    play.pass_on(AS[0], &request, |_| {});
+    let out = play.request(ICSCF, "INVITE");
+    play.bench.wait(Duration::from_millis(100));
+    play.reply(ICSCF, &out, 580);
+    play.request(ICSCF, "ACK");
+    play.answer(AS[0], 580);
+    play.reply(AS[0], &request, 580);
+    play.request(AS[0], "ACK");
+    play.answer(PCSCF, 580);
+    play.bench.nothing_sent();
+    assert_eq!(outcome(&play, "answered"), 1);
 }
 
 /// TS 24.229 5.4.3.2: 408 and 5xx before any 18x.

@@ -27,6 +27,8 @@ mod ts24229 {
     mod c5_4_1_2_cases;
     #[path = "5_4_1_4.rs"]
     mod c5_4_1_4;
+    #[path = "5_4_3.rs"]
+    mod c5_4_3;
     #[path = "7_7.rs"]
     mod c7_7;
 }

@@ -1,6 +1,7 @@
 //! A whole IMS in a world: P-, I- and S-CSCF, HSS, and handsets whose SIMs are provisioned.
 
 use crate::invariants::quiet;
+use crate::server::{Part, Server};
 use crate::world::{NodeId, World};
 use ims_aka::Algorithm;
 use ims_core::command::{CommandId, Problem};
@@ -156,6 +157,7 @@ pub struct Lab {
     pub scscf2: Option<NodeId>,
     pub hss: NodeId,
     pub ues: Vec<NodeId>,
+    servers: u8,
 }
 
 impl Lab {
@@ -175,7 +177,7 @@ impl Lab {
         });
         let icscf = world.add("icscf", node(icscf::Icscf::new(config.icscf.clone())), config.icscf.wiring());
         let pcscf = world.add("pcscf", node(pcscf::Pcscf::new(config.pcscf.clone())), config.pcscf.wiring());
-        let mut lab = Self { world, config, pcscf, icscf, scscf, scscf2, hss, ues: Vec::new() };
+        let mut lab = Self { world, config, pcscf, icscf, scscf, scscf2, hss, ues: Vec::new(), servers: 0 };
         lab.world.run_for(Duration::from_secs(1));
         for number in 0..lab.config.handsets {
             lab.add_handset(number, lab.config.handset(number));
@@ -207,6 +209,21 @@ impl Lab {
         let made = self.world.ask(self.hss, "subscriber.create", subscriber);
         assert!(made.is_ok(), "{made:?}");
         self.world.know_sim(&impi(number), algorithm());
+    }
+
+    /// Adds an application server; gives its SIP URI.
+    pub fn add_server(&mut self, part: Part) -> (NodeId, String) {
+        let number = self.servers + 1;
+        self.servers = number;
+        let addr = SocketAddr::from(([10, 0, 2, number], 5060));
+        let server = Server::new(addr, part);
+        let wiring = server.wiring();
+        (self.world.add(&format!("as{number}"), Box::new(server), wiring), format!("sip:{addr}"))
+    }
+
+    /// What an application server was given: requests that begin something, oldest first.
+    pub fn heard(&self, server: NodeId) -> Vec<Value> {
+        self.world.snapshot(server)["heard"].as_array().cloned().unwrap_or_default()
     }
 
     pub fn register(&mut self, number: usize) -> Result<Value, Problem> {

@@ -10,6 +10,7 @@ mod ipsec;
 pub mod lab;
 mod net;
 mod phone;
+mod server;
 mod trace;
 mod world;
 
@@ -18,5 +19,6 @@ pub use ipsec::EspSupport;
 pub use lab::{Lab, LabConfig};
 pub use net::Conditions;
 pub use phone::Phone;
+pub use server::{Part, Server};
 pub use trace::{Entry, Ladder, What};
 pub use world::{NodeId, Sent, Verdict, World};

@@ -269,7 +269,7 @@ impl Play {
         self.bench.nothing_sent();
         let snapshot = self.bench.node.snapshot();
         assert!(self.bench.node.is_quiet(), "{snapshot}");
-        assert_eq!(snapshot["requests_under_way"], 0);
+        assert_eq!(snapshot["relay"], 0);
     }
 }
 
