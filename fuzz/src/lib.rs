@@ -14,6 +14,7 @@ pub type Target = fn(&[u8]);
 
 pub const TARGETS: &[(&str, Target)] = &[
     ("diameter_message", diameter::message),
+    ("ifc_trigger", profile::trigger),
     ("ifc_xml", profile::xml),
     ("sip_message", sip::message),
     ("sip_stream", sip::stream),

@@ -87,7 +87,7 @@ fn service_profile(node: Node<'_, '_>) -> Result<ServiceProfile, XmlError> {
         extended(node, "SharedIFCSetID").map(|id| number(id, "SharedIFCSetID")).collect::<Result<Vec<_>, _>>()?;
     Ok(ServiceProfile {
         public_identities,
-        criteria: children(node, "InitialFilterCriteria").map(ifc).collect::<Result<Vec<_>, _>>()?,
+        criteria: children(node, "InitialFilterCriteria").map(ifc_or_why).collect(),
         shared_ifc_sets,
         subscribed_media_profile,
     })
@@ -104,6 +104,20 @@ fn public_identity(node: Node<'_, '_>) -> Result<PublicIdentity, XmlError> {
         wildcarded: text("WildcardedPSI").or_else(|| text("WildcardedIMPU")),
         display_name: text("DisplayName"),
         alias_group: text("AliasIdentityGroupID"),
+    })
+}
+
+/// One that makes no sense is no reason to let a user have no service at all.
+fn ifc_or_why(node: Node<'_, '_>) -> Ifc {
+    ifc(node).unwrap_or_else(|XmlError(reason)| {
+        let unusable = Spt { negated: false, groups: vec![0], kind: SptKind::Unusable(reason) };
+        let server = child(node, "ApplicationServer").and_then(|server| child(server, "ServerName"));
+        Ifc {
+            priority: child(node, "Priority").and_then(|n| number(n, "Priority").ok()).unwrap_or(u32::MAX),
+            profile_part: None,
+            trigger: Some(TriggerPoint { cnf: true, spts: vec![unusable] }),
+            server: ApplicationServer { server_name: server.map(trimmed).unwrap_or_default(), ..Default::default() },
+        }
     })
 }
 

@@ -108,4 +108,6 @@ pub enum SptKind {
         line: String,
         content: Option<String>,
     },
+    /// What could not be read, in words: a criterion with it never matches, and the rest of the profile is good all the same.
+    Unusable(String),
 }

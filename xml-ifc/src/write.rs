@@ -106,6 +106,8 @@ fn spt(out: &mut String, spt: &Spt) {
         match &spt.kind {
             SptKind::RequestUri(pattern) => leaf(out, "RequestURI", pattern),
             SptKind::SessionCase(case) => leaf(out, "SessionCase", case),
+            // Without a condition it is not usable for who reads it either.
+            SptKind::Unusable(_) => {}
             SptKind::SipHeader { header, content } => element(out, "SIPHeader", |out| {
                 leaf(out, "Header", header);
                 optional(out, "Content", content.as_ref())

@@ -123,11 +123,37 @@ fn what_a_profile_cannot_do_without_is_named() {
     assert!(
         error(&minimal("").replace("<Identity>sip:a@b</Identity>", "<Identity> </Identity>")).contains("no Identity")
     );
-    assert!(error(&minimal("<InitialFilterCriteria/>")).contains("no ApplicationServer"));
-    assert!(error(&ifc_with("<Novelty/>")).contains("no condition"));
-    assert!(error(&ifc_with("<SessionCase>5</SessionCase>")).contains("SessionCase is 5"));
-    assert!(error(&ifc_with("<SessionCase>-1</SessionCase>")).contains("not a number"));
     assert!(error("<ServiceProfile/>").contains("not IMSSubscription"));
+}
+
+#[test]
+fn a_criterion_that_cannot_be_read_spoils_nothing_but_itself() {
+    for (xml, wanted) in [
+        (minimal("<InitialFilterCriteria/>"), "no ApplicationServer"),
+        (ifc_with("<Novelty/>"), "no condition"),
+        (ifc_with("<SessionCase>5</SessionCase>"), "SessionCase is 5"),
+        (ifc_with("<SessionCase>-1</SessionCase>"), "not a number"),
+        (ifc_with("<SessionCase>ORIGINATING</SessionCase>"), "not a number"),
+        (ifc_with("<SIPHeader><Extension/></SIPHeader>"), "no Header"),
+        (ifc_with("<SessionDescription/>"), "no Line"),
+        (ifc_with("<Method>REGISTER</Method>").replace("<Priority>1</Priority>", ""), "no Priority"),
+        (ifc_with("<Method>REGISTER</Method>").replace(">1</Priority", ">Mu</Priority"), "not a number"),
+        (ifc_with("<Method>REGISTER</Method>").replace("sip:as@b", " "), "no ServerName"),
+        (
+            ifc_with("<Method>REGISTER</Method><Extension><RegistrationType>3</RegistrationType></Extension>"),
+            "more than 2",
+        ),
+        (ifc_with("<Method>A</Method>").replace("<Group>0", "<Group>many"), "not a number"),
+        (ifc_with("<Method>A</Method>").replace(">1</ConditionTypeCNF", ">maybe</ConditionTypeCNF"), "not 0 or 1"),
+    ] {
+        let good = "<InitialFilterCriteria><Priority>9</Priority><ApplicationServer><ServerName>sip:good@b</ServerName></ApplicationServer>\
+                    </InitialFilterCriteria></ServiceProfile>";
+        let profile = parse(xml.replace("</ServiceProfile>", good).as_bytes()).unwrap().service_profiles.remove(0);
+        let findings = trigger::check(&profile.criteria);
+        assert!(findings.len() == 1 && findings[0].to_string().contains(wanted), "{xml}: {findings:?}");
+        assert_eq!(profile.criteria[1].server.server_name, "sip:good@b");
+        assert!(matches!(&profile.criteria[0].trigger.as_ref().unwrap().spts[0].kind, SptKind::Unusable(_)));
+    }
 }
 
 #[test]

@@ -168,6 +168,7 @@ impl Check {
                 let registration = if method == "REGISTER" { registration_types.clone() } else { Vec::new() };
                 Self::Method { method: method.as_str().into(), registration }
             }
+            SptKind::Unusable(reason) => return Err(reason.clone()),
             SptKind::SessionCase(case) if *case > 4 => return Err(format!("SessionCase is {case}, more than 4")),
             SptKind::SessionCase(case) => Self::Case(*case),
             SptKind::SipHeader { header, content } => {

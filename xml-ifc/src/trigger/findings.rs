@@ -1,6 +1,6 @@
 //! What is wrong with criteria, for the operator.
 
-use crate::Ifc;
+use crate::{Ifc, SptKind};
 use ims_core::uri::Uri;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,6 +70,10 @@ impl Finding {
         let mut seen: BTreeMap<u32, &str> = BTreeMap::new();
         for ifc in criteria {
             let server = ifc.server.server_name.as_str();
+            let spts = ifc.trigger.iter().flat_map(|trigger| &trigger.spts);
+            if spts.into_iter().any(|spt| matches!(spt.kind, SptKind::Unusable(_))) {
+                continue;
+            }
             if !Uri::parse(server).is_ok_and(|uri| uri.is_sip()) {
                 findings.push(Self::NoServer { place: Where::of(ifc) });
             }
