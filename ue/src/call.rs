@@ -501,8 +501,8 @@ impl Ue {
         true
     }
 
-    /// Hangs up, as who de-registers does first (TS 24.229 5.1.1.6).
-    pub(crate) fn leave_calls(&mut self, ctx: &mut Ctx<'_>) {
+    /// Hangs up all calls, as who de-registers does first (TS 24.229 5.1.1.6).
+    pub fn leave_calls(&mut self, ctx: &mut Ctx<'_>) {
         let all: Vec<u32> = self.calls.list.keys().copied().collect();
         for number in all {
             self.with_call(number, ctx, |ue, call, ctx| ue.hang_up(call, ctx));

@@ -1,7 +1,7 @@
 //! The run as a curve: a line for people and a row of a CSV file for each interval, with what `/proc` says of other
 //! processes.
 
-use super::stats::Tally;
+use super::stats::{Histogram, Tally};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -55,6 +55,8 @@ pub(super) struct Standing<'a> {
     pub(super) took: Duration,
     pub(super) registered: u32,
     pub(super) busy: u32,
+    /// Calls in progress, in a run with calls.
+    pub(super) calls: Option<u32>,
     pub(super) tally: &'a Tally,
 }
 
@@ -66,7 +68,7 @@ pub(super) struct Curve {
 
 impl Curve {
     /// `watch`: process ids, or NAME=PID.
-    pub(super) fn new(file: Option<&Path>, watch: &[String], quiet: bool) -> Result<Self, String> {
+    pub(super) fn new(file: Option<&Path>, watch: &[String], calls: bool, quiet: bool) -> Result<Self, String> {
         let watched = watch.iter().map(|text| {
             let (name, pid) = text.split_once('=').unwrap_or((text, text));
             match pid.parse::<u32>() {
@@ -81,6 +83,9 @@ impl Curve {
         let mut head = String::from(
             "time_s,registered,busy,registrations_per_s,refreshes_per_s,refused,failures,lost,retransmissions,p50_ms,p99_ms",
         );
+        if calls {
+            head.push_str(",calls_in_progress,calls_per_s,calls_failed,ringing_p50_ms,ringing_p99_ms");
+        }
         for w in &curve.watched {
             let _ = write!(head, ",{0}_rss_mib,{0}_cpu_per_cent", w.name);
         }
@@ -117,6 +122,11 @@ impl Curve {
         self.write(&row);
     }
 
+    /// What each watched process has used by now.
+    pub(super) fn usage(&self) -> Vec<(String, Option<Usage>)> {
+        self.watched.iter().map(|w| (w.name.clone(), Usage::of(&w.pid))).collect()
+    }
+
     pub(super) fn summary(&self) -> Value {
         let one = |w: &Watched| {
             let cpu = |(first, last): (Usage, Usage)| last.cpu_s - first.cpu_s;
@@ -142,8 +152,9 @@ impl Watched {
 fn row(now: &Standing<'_>) -> String {
     let (t, took) = (now.tally, now.took.as_secs_f64().max(1e-3));
     let all = t.latency();
-    let ms = |per_cent| all.percentile(per_cent).map_or_else(String::new, |ms| format!("{ms:.2}"));
-    format!(
+    let millis = |of: &Histogram, per_cent| of.percentile(per_cent).map_or_else(String::new, |ms| format!("{ms:.2}"));
+    let ms = |per_cent| millis(&all, per_cent);
+    let mut row = format!(
         "{:.1},{},{},{:.1},{:.1},{},{},{},{},{},{}",
         now.at.as_secs_f64(),
         now.registered,
@@ -156,7 +167,13 @@ fn row(now: &Standing<'_>) -> String {
         t.retransmissions,
         ms(50.0),
         ms(99.0),
-    )
+    );
+    if let Some(open) = now.calls {
+        let (rate, failed) = (t.calls.answered as f64 / took, t.calls.all_failed());
+        let (p50, p99) = (millis(&t.calls.ringing, 50.0), millis(&t.calls.ringing, 99.0));
+        let _ = write!(row, ",{open},{rate:.1},{failed},{p50},{p99}");
+    }
+    row
 }
 
 fn line(now: &Standing<'_>) -> String {
@@ -175,6 +192,14 @@ fn line(now: &Standing<'_>) -> String {
         ms(99.0),
         t.retransmissions,
     );
+    if let Some(open) = now.calls {
+        let ms = |per_cent| t.calls.ringing.percentile(per_cent).map_or_else(|| "-".into(), |ms| format!("{ms:.1}"));
+        let (rate, p50, p99) = (t.calls.answered as f64 / took, ms(50.0), ms(99.0));
+        let _ = write!(out, "; {open} calls in progress, {rate:.0} calls/s, ringing p50 {p50} p99 {p99} ms");
+        for (cause, times) in &t.calls.failed {
+            let _ = write!(out, "; call {cause}: {times}");
+        }
+    }
     for (status, times) in &t.refused {
         let _ = write!(out, "; refused {status}: {times}");
     }
@@ -205,12 +230,12 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("ue-curve-{}", std::process::id()));
         let own = std::process::id().to_string();
         let watch = [format!("own={own}"), "gone=4194304".to_owned()];
-        let mut curve = Curve::new(Some(&folder), &watch, true).unwrap();
+        let mut curve = Curve::new(Some(&folder), &watch, false, true).unwrap();
         let mut tally = Tally { registrations: 50, ..Tally::default() };
         tally.registering.add(2000);
         tally.refuse(503);
         let took = Duration::from_secs(5);
-        curve.point(&Standing { at: took, took, registered: 50, busy: 1, tally: &tally });
+        curve.point(&Standing { at: took, took, registered: 50, busy: 1, calls: None, tally: &tally });
         let text = fs::read_to_string(&folder).unwrap();
         fs::remove_file(&folder).unwrap();
         let rows: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
@@ -218,7 +243,12 @@ mod tests {
         assert_eq!(rows[0][11..], ["own_rss_mib", "own_cpu_per_cent", "gone_rss_mib", "gone_cpu_per_cent"]);
         assert_eq!(rows[1][..6], ["5.0", "50", "1", "10.0", "0.0", "1"]);
         assert!(rows[1][11].parse::<f64>().unwrap() > 0.5 && rows[1][13].is_empty());
-        assert!(Curve::new(None, &["x=y".into()], true).is_err());
-        assert!(line(&Standing { at: took, took, registered: 1, busy: 0, tally: &tally }).contains("refused 503: 1"));
+        let with_calls = Standing { at: took, took, registered: 1, busy: 0, calls: Some(3), tally: &tally };
+        assert_eq!(row(&with_calls).split(',').count(), 16);
+        assert!(Curve::new(None, &["x=y".into()], false, true).is_err());
+        assert!(
+            line(&Standing { at: took, took, registered: 1, busy: 0, calls: None, tally: &tally })
+                .contains("refused 503: 1")
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The handsets of a load run: who begins when, who goes away and comes back, and what became of each.
 
+pub(super) mod calls;
 mod ipsec;
 mod outcome;
 
@@ -9,6 +10,7 @@ use super::stats::Tally;
 use super::wire::{Arrived, Wire};
 use super::{Options, Plan, Transports};
 use bytes::Bytes;
+use calls::Calling;
 use ims_core::sa::{SaChange, SaError};
 use ims_core::{Action, Ctx, Event, Flow, Node, Packet, Rng, SendTag, Time, Transport};
 use ipsec::Ipsec;
@@ -16,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ue::config::{GmTransport, Quirk};
-use ue::{Config, Key, Procedure, Ue};
+use ue::{Config, Key, Procedure, Script, Ue};
 
 /// What a handset is made to do.
 enum Do {
@@ -26,6 +28,8 @@ enum Do {
     Register,
     /// Away without a word; the next port is another one.
     Vanish,
+    Call(String, Box<Script>),
+    HangUp,
 }
 
 /// One handset of the fleet.
@@ -72,6 +76,7 @@ pub(super) struct Fleet<'a> {
     wake: BinaryHeap<Reverse<(Time, u32)>>,
     phase: Phase,
     phase_since: Time,
+    calling: Option<Calling>,
     to_verify: VecDeque<u32>,
     /// Queries begun.
     asked: u64,
@@ -92,8 +97,9 @@ pub(super) struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    pub(super) fn new(options: &'a Options, plan: Plan) -> Result<Self, String> {
+    pub(super) fn new(options: &'a Options, mut plan: Plan) -> Result<Self, String> {
         let t1 = plan.t1;
+        let calling = plan.calls.take().map(|calls| Calling::new(calls, plan.handsets));
         let base = options.subscription.config()?;
         let config = Config {
             sec_agree: options.sec_agree || options.ipsec,
@@ -106,6 +112,7 @@ impl<'a> Fleet<'a> {
             obey_retry_after: options.obey_retry_after,
             refresh_every: plan.refresh_every,
             journal: false,
+            script: calling.as_ref().map(|c| c.script().clone()).unwrap_or_default(),
             ..base
         };
         let first_imsi = config.imsi.parse().map_err(|_| "--imsi: digits are needed")?;
@@ -136,6 +143,7 @@ impl<'a> Fleet<'a> {
             wake: BinaryHeap::new(),
             phase: Phase::Load,
             phase_since: began_at,
+            calling,
             to_verify: VecDeque::new(),
             asked: 0,
             begun: 0,
@@ -146,7 +154,7 @@ impl<'a> Fleet<'a> {
             began_at,
             last_begun: Duration::ZERO,
             rng: Rng::from_seed(ims_shell::entropy::random().map_err(|e| e.to_string())?),
-            curve: Curve::new(options.curve.as_deref(), &options.watch_pid, options.quiet)?,
+            curve: Curve::new(options.curve.as_deref(), &options.watch_pid, options.calls.is_some(), options.quiet)?,
             total: Tally::default(),
             interval: Tally::default(),
             interval_since: began_at,
@@ -165,6 +173,7 @@ impl<'a> Fleet<'a> {
         let mut arrived = Vec::new();
         loop {
             self.begin_due();
+            self.call_due();
             self.churn_due();
             self.verify_due();
             self.wake_due();
@@ -189,6 +198,9 @@ impl<'a> Fleet<'a> {
         if self.phase == Phase::Load || self.phase == Phase::Verify {
             patience = patience.min(Duration::from_secs_f64(1.0 / self.options.rate));
         }
+        if let Some(calling) = &self.calling {
+            patience = patience.min(Duration::from_secs_f64(1.0 / calling.rate()));
+        }
         if let Some(Reverse((at, _))) = self.wake.peek() {
             patience = patience.min(at.since(self.now()));
         }
@@ -198,12 +210,15 @@ impl<'a> Fleet<'a> {
 
     fn next_phase(&mut self) {
         let since = self.now().since(self.phase_since);
-        let settled = self.busy == 0 && (!self.options.expect_restart || self.missing() == 0);
+        let calls = self.calling.as_ref().map_or(0, |c| c.open);
+        let settled = self.busy == 0 && calls == 0 && (!self.options.expect_restart || self.missing() == 0);
         let rested = settled || since >= self.plan.drain;
         let next = match self.phase {
             Phase::Load => {
                 let ended = match self.plan.in_turn {
                     Some(total) => self.begun == total,
+                    // Calls begin when all have attached.
+                    None if self.calling.is_some() => self.called_for().is_some_and(|t| t >= self.plan.seconds),
                     None => since >= self.plan.seconds,
                 };
                 ended.then_some(Phase::Drain)
@@ -356,6 +371,11 @@ impl<'a> Fleet<'a> {
                     handset.node.power_off(ctx);
                     handset.node.start(Procedure::Register, ctx);
                 }
+                Do::Call(to, script) => {
+                    let begun = handset.node.call(&to, &script, ctx);
+                    self.on_call_begun(index, begun);
+                }
+                Do::HangUp => handset.node.leave_calls(ctx),
                 Do::Vanish => {
                     self.interval.vanished += 1;
                     handset.node.power_off(ctx);
@@ -373,6 +393,9 @@ impl<'a> Fleet<'a> {
             }
             while let Some(report) = handset.node.next_report() {
                 open.extend(self.on_report(index, handset, report));
+            }
+            while let Some(report) = handset.node.next_call_report() {
+                self.on_call_report(index, handset, &report);
             }
         }
         self.account(index, handset);
@@ -588,6 +611,11 @@ mod tests {
             ("--pcscf [::1]:5060 --ue-net 127.0.0.1", "--ue-net"),
             ("--ipsec --transport tcp", "--ipsec"),
             ("--t1 soon", "--t1"),
+            ("--calls 5", "--handsets"),
+            ("--handsets 1 --calls 5", "--handsets"),
+            ("--handsets 4 --calls 5 --churn 1", "--churn"),
+            ("--handsets 4 --calls 5 --hold -1", "--hold"),
+            ("--handsets 4 --calls 5 --ring soon", "--ring"),
         ] {
             let words = std::iter::once("ue").chain(line.split_ascii_whitespace());
             let Line { options } = clap::Parser::try_parse_from(words).unwrap();

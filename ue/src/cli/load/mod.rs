@@ -17,10 +17,12 @@ mod wire;
 use super::Subscription;
 use clap::{Args, ValueEnum};
 use fleet::Fleet;
+use fleet::calls::CallPlan;
 use ims_core::config::Span;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
+use ue::Script;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum Transports {
@@ -78,6 +80,22 @@ pub(crate) struct Options {
     /// De-register each handset after it has registered.
     #[arg(long)]
     deregister: bool,
+    /// Calls begun per second, once all of --handsets have attached, for --seconds: the first of each pair of handsets calls
+    /// the second, one call a pair at a time.
+    #[arg(long, value_name = "RATE")]
+    calls: Option<f64>,
+    /// Seconds that a call is held on the average, exponentially distributed.
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    hold: f64,
+    /// Hold each call exactly so long.
+    #[arg(long)]
+    hold_fixed: bool,
+    /// How long it rings.
+    #[arg(long, default_value = "50ms", value_name = "SPAN")]
+    ring: String,
+    /// What both sides do in a call (docs/handset.md), instead of --ring.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// Per cent of the handsets that are unknown, or have a wrong key, or give a wrong answer: refusing them is right.
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
     fail: f64,
@@ -133,6 +151,7 @@ struct Plan {
     seconds: Duration,
     drain: Duration,
     interval: Duration,
+    calls: Option<CallPlan>,
 }
 
 impl Plan {
@@ -181,8 +200,37 @@ impl Plan {
             seconds: seconds(options.seconds),
             drain: seconds(options.drain),
             interval: seconds(options.interval),
+            calls: call_plan(options)?,
         })
     }
+}
+
+/// How calls are made, if any are.
+fn call_plan(options: &Options) -> Result<Option<CallPlan>, String> {
+    let Some(rate) = options.calls else { return Ok(None) };
+    if !(rate > 0.0 && rate <= 1e6) || !(0.0..=86_400.0).contains(&options.hold) {
+        return Err("--calls must be above 0 and at most 1000000, --hold at most 86400 seconds".into());
+    }
+    if options.handsets.is_none_or(|handsets| handsets < 2) {
+        return Err("--calls: give two --handsets or more".into());
+    }
+    if options.churn > 0.0 || options.deregister {
+        return Err("--calls goes without --churn and --deregister".into());
+    }
+    let mut script = match &options.script {
+        Some(file) => {
+            let name = file.display().to_string();
+            let text = std::fs::read_to_string(file).map_err(|e| format!("{name}: {e}"))?;
+            Script::parse(&name, &text).map_err(|e| e.to_string())?
+        }
+        None => Script::default(),
+    };
+    if options.script.is_none() {
+        script.called.answer_after = Some(Span::parse(&options.ring).ok_or("--ring: write 50ms, 2s or 1min")?);
+        script.calling.session_expires = 0;
+    }
+    let hold = Duration::from_secs_f64(options.hold);
+    Ok(Some(CallPlan { rate, hold, fixed: options.hold_fixed, script }))
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool, String> {

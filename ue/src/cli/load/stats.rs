@@ -1,5 +1,6 @@
 //! What a load run found: counted as it happens, told every few seconds, and as JSON at the end.
 
+use super::fleet::calls::CallTally;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -27,7 +28,7 @@ impl Histogram {
         self.most = self.most.max(micros);
     }
 
-    fn absorb(&mut self, other: &Self) {
+    pub(super) fn absorb(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
             self.buckets.resize(other.buckets.len(), 0);
         }
@@ -51,7 +52,7 @@ impl Histogram {
         None
     }
 
-    fn summary(&self) -> Value {
+    pub(super) fn summary(&self) -> Value {
         json!({
             "p50": self.percentile(50.0), "p90": self.percentile(90.0), "p95": self.percentile(95.0),
             "p99": self.percentile(99.0), "max": (self.count > 0).then_some(self.most as f64 / 1000.0),
@@ -115,6 +116,7 @@ pub(super) struct Tally {
     pub(super) interrupted: u64,
     /// Registrations that were lost: ended by the network, or not to be renewed in time.
     pub(super) lost: u64,
+    pub(super) calls: CallTally,
     pub(super) registering: Histogram,
     pub(super) refreshing: Histogram,
 }
@@ -175,6 +177,7 @@ impl Tally {
         self.recovered += other.recovered;
         self.interrupted += other.interrupted;
         self.lost += other.lost;
+        self.calls.absorb(&other.calls);
         self.registering.absorb(&other.registering);
         self.refreshing.absorb(&other.refreshing);
     }

@@ -107,6 +107,7 @@ impl Fleet<'_> {
         self.curve.point(&Standing {
             at: now.since(self.began_at),
             took: now.since(self.interval_since),
+            calls: self.calling.as_ref().map(|c| c.open),
             registered: self.registered,
             busy: self.busy,
             tally: &tally,
@@ -118,6 +119,7 @@ impl Fleet<'_> {
     /// Counts what has not come to an end.
     pub(super) fn close(&mut self) {
         let now = self.now();
+        self.close_calls();
         for index in 0..self.plan.handsets {
             let Some(Some(handset)) = self.handsets.get(index as usize) else { continue };
             let (running, wrong) = (handset.node.running(), handset.is_wrong);
@@ -140,7 +142,10 @@ impl Fleet<'_> {
     }
 
     pub(in super::super) fn is_good(&self) -> bool {
-        self.total.done() > 0 && self.total.lost == 0 && self.total.failed_per_cent() <= self.options.max_failed
+        self.calls_are_good()
+            && self.total.done() > 0
+            && self.total.lost == 0
+            && self.total.failed_per_cent() <= self.options.max_failed
     }
 
     pub(in super::super) fn summary(&self) -> Value {
@@ -168,6 +173,9 @@ impl Fleet<'_> {
         summary["duration_s"] = json!(whole.as_secs_f64());
         let per_s = self.total.registrations as f64 / offered.as_secs_f64().max(1e-9);
         summary["ok_per_s"] = json!(if offered.is_zero() { 0.0 } else { per_s });
+        if self.calling.is_some() {
+            summary["calls"] = self.calls_summary();
+        }
         summary["watched"] = self.curve.summary();
         summary["generator"] = json!({
             "cpu_s": own.cpu_s, "rss_mib": own.rss_mib, "cpu_us_per_procedure": 1e6 * own.cpu_s / procedures as f64,
