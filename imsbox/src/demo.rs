@@ -9,16 +9,22 @@ use crate::up;
 use anyhow::{Context, Result, bail, ensure};
 use ims_shell::{Listen, Shell};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 const LOOPBACK: (&str, [&str; 2]) = ("127.83.0.1", ["127.83.0.11", "127.83.0.12"]);
 const NAMESPACE: (&str, [&str; 2]) = ("10.83.0.1", ["10.83.0.11", "10.83.0.12"]);
 /// Test set 1 of TS 35.208.
 const K: &str = "465b5ce8b199b49faa5f0a2ee238a6bc";
 const OPC: &str = "cd63cb71954a9f4e48a5994e37a02baf";
+/// What a handset says when it has done what it was told to do.
+const DONE: &str = "done";
+/// What a handset does that is called.
+const ANSWERS: &str = "[called]\nanswer_after = '1s'";
 const SUBSCRIBERS: [(&str, &str); 2] = [("001010000000001", "4915100000001"), ("001010000000002", "4915100000002")];
 
 pub(crate) async fn run() -> Result<()> {
@@ -117,7 +123,7 @@ impl Core {
     async fn story(&self, folder: &Scratch) -> Result<()> {
         let (core, handsets) = if self.handsets_in.is_some() { NAMESPACE } else { LOOPBACK };
         let settings = folder.settings(core, self.handsets_in.is_some())?;
-        let ladder = Arc::new(Ladder::default());
+        let ladder = Arc::new(Ladder::new(handsets[1].parse().ok()));
         let tap = Arc::clone(&ladder);
         let running = up::start(&settings, Some(Arc::new(move |node, at, what| tap.on_tap(node, at, &what)))).await?;
         ladder.learn(&running.listening);
@@ -131,19 +137,39 @@ impl Core {
         }
         println!("2. Two subscribers are provisioned over REST.");
 
+        let mut phones = Vec::new();
         for (n, (address, (imsi, _))) in handsets.into_iter().zip(SUBSCRIBERS).enumerate() {
             println!("{}. Handset {} attaches from {address}:", n + 3, n + 1);
-            let ended = tokio::task::block_in_place(|| self.attach(core, address, imsi));
+            let attached = tokio::task::block_in_place(|| {
+                let mut phone = self.switch_on(core, address, imsi)?;
+                phone.hear()?;
+                Ok::<_, anyhow::Error>(phone)
+            });
             println!("\n{}", ladder.draw());
-            ensure!(ended?.success(), "handset {} did not register: its last words are above", n + 1);
+            phones.push(attached.with_context(|| format!("handset {} did not register", n + 1))?);
         }
+        println!("5. Handset 1 calls +{}; it rings for a second, they talk, and handset 1 hangs up:", SUBSCRIBERS[1].1);
+        let called = tokio::task::block_in_place(|| self.talk(&mut phones));
+        println!("\n{}", ladder.draw());
+        called.context("the call failed")?;
+        let faults: Vec<String> = phones.into_iter().flat_map(Phone::switch_off).collect();
         let pcscf = running.snapshot("pcscf").await.unwrap_or_default();
         running.shutdown().await;
-        verdict(&pcscf, self.handsets_in.is_some())
+        verdict(&pcscf, self.handsets_in.is_some())?;
+        ensure!(faults.is_empty(), "the handsets find fault with the network: {}", faults.join(", "));
+        println!("Handset 1 called handset 2, and both hung up; neither found fault with the network.");
+        Ok(())
+    }
+
+    fn talk(&self, phones: &mut [Phone]) -> Result<()> {
+        let caller = phones.first_mut().context("there is no handset")?;
+        caller.say("call", &json!({ "to": format!("+{}", SUBSCRIBERS[1].1) }))?;
+        std::thread::sleep(Duration::from_millis(500));
+        caller.say("hangup", &json!({}))
     }
 
     /// The handset is a process of its own: outside the core's namespace, as a phone is.
-    fn attach(&self, core: &str, address: &str, imsi: &str) -> Result<ExitStatus> {
+    fn switch_on(&self, core: &str, address: &str, imsi: &str) -> Result<Phone> {
         let program = std::env::current_exe()?;
         let mut command = match &self.handsets_in {
             Some(space) => {
@@ -157,7 +183,51 @@ impl Core {
         if self.handsets_in.is_some() {
             command.arg("--ipsec");
         }
-        Ok(command.status()?)
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (hears, says) = (process.stdin.take(), process.stdout.take());
+        let (hears, says) = hears.zip(says).context("the handset has no pipes")?;
+        Ok(Phone { process, hears: Some(hears), says: BufReader::new(says) })
+    }
+}
+
+/// A handset's process: commands in, a line for each answer out.
+struct Phone {
+    process: Child,
+    hears: Option<ChildStdin>,
+    says: BufReader<ChildStdout>,
+}
+
+impl Phone {
+    /// What it was told to do is done.
+    fn hear(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.says.read_line(&mut line)?;
+        match line.trim() {
+            DONE => Ok(()),
+            "" => bail!("the handset has ended"),
+            why => bail!("{why}"),
+        }
+    }
+
+    fn say(&mut self, call: &str, args: &Value) -> Result<()> {
+        let hears = self.hears.as_mut().context("the handset is off")?;
+        writeln!(hears, "{}", json!({ "call": call, "args": args }))?;
+        self.hear()
+    }
+
+    /// What it found wrong with the network.
+    fn switch_off(mut self) -> Vec<String> {
+        self.hears = None;
+        let faults = std::io::read_to_string(&mut self.says).unwrap_or_default();
+        faults.lines().map(str::to_owned).collect()
+    }
+}
+
+/// The handset shall not outlive the demo.
+impl Drop for Phone {
+    fn drop(&mut self) {
+        self.hears = None;
+        let _ = self.process.wait();
     }
 }
 
@@ -229,21 +299,34 @@ impl Handsets {
             pcscf: self.pcscf,
             allow_unprotected: !self.ipsec,
             expires: 3600,
+            seal: true,
+            script: ue::Script::parse("demo", ANSWERS)?,
             ..ue::Config::default()
         };
         let wiring = config.wiring();
         let handset = ue::Ue::new(config)?;
         let settings = ims_shell::Settings { http: Listen::Off, ..Default::default() };
         let running = Shell::new(settings).node("ue", Box::new(handset), wiring).start().await?;
-        let result = running.command("ue", "register", json!({})).await;
-        let state = running.snapshot("ue").await.unwrap_or_default();
-        for step in state["journal"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            println!("   {step}");
+        let tell = async |call: &str, args: Value| match running.command("ue", call, args).await {
+            Ok(_) => println!("{DONE}"),
+            Err(problem) => println!("{}", problem.detail),
+        };
+        tell("register", json!({})).await;
+        while let Some(line) = next_line().await {
+            let command: Value = serde_json::from_str(&line)?;
+            tell(command["call"].as_str().unwrap_or_default(), command["args"].clone()).await;
         }
         // The phone stays registered, and so do its SAs: a namespace of the demo takes them along.
-        match result {
-            Ok(_) => Ok(()),
-            Err(problem) => bail!("{}", problem.detail),
+        let state = running.snapshot("ue").await.unwrap_or_default();
+        for (fault, times) in state["faults"].as_object().into_iter().flatten() {
+            println!("{fault} ({times})");
         }
+        Ok(())
     }
+}
+
+/// The next command; None when there are no more.
+async fn next_line() -> Option<String> {
+    let read = || std::io::stdin().lines().next()?.ok();
+    tokio::task::spawn_blocking(read).await.ok().flatten()
 }

@@ -8,12 +8,24 @@ use std::process::Command;
 use std::time::Duration;
 
 #[test]
-fn the_demo_attaches_two_handsets_and_prints_the_ladder() {
+fn the_demo_attaches_two_handsets_that_call_and_prints_the_ladders() {
     let mut demo = Running::start(Command::new(program("imsbox")).arg("demo"));
     let ended = demo.wait_end(Duration::from_secs(120));
     let text = demo.printed();
     assert!(ended.success(), "{text}");
-    for step in ["REGISTER", "401 Unauthorized", "200 OK", "UAR", "MAA", "SAR", "IPsec", "2 of 2"] {
+    for step in [
+        "REGISTER",
+        "401 Unauthorized",
+        "200 OK",
+        "UAR",
+        "MAA",
+        "SAR",
+        "IPsec",
+        "2 of 2",
+        "180 Ringing",
+        "BYE",
+        "neither found fault",
+    ] {
         assert!(text.contains(step), "'{step}' is not in:\n{text}");
     }
 }
