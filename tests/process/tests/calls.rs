@@ -27,11 +27,10 @@ fn number(phone: u8) -> String {
 }
 
 impl Softphones {
-    /// Phone 2 has these services (JSON).
-    fn start(name: &str, net: &str, transport: &'static str, criteria: &str) -> Self {
+    /// With the services of the one who calls and of the one who is called (JSON).
+    fn start(name: &str, net: &str, transport: &'static str, criteria: [&str; 2]) -> Self {
         let lab = Lab::start(name, &format!("{net}.1"));
-        for phone in [1, 2] {
-            let services = if phone == 2 { criteria } else { "[]" };
+        for (phone, services) in [1, 2].into_iter().zip(criteria) {
             let body = format!(
                 "{{\"imsi\":\"{}\",\"msisdn\":\"{}\",\"password\":\"{PASSWORD}\",\"digest_algorithms\":[\"MD5\"],\"criteria\":{services}}}",
                 imsi(phone),
@@ -91,7 +90,7 @@ fn calls_between_softphones(name: &str, net: &str, transport: &'static str) {
     if !installed("sipp", "sip-tester") {
         return;
     }
-    let phones = Softphones::start(name, net, transport, "[]");
+    let phones = Softphones::start(name, net, transport, ["[]", "[]"]);
     let mut callee = phones.sipp("callee", 2, &["-m", &CALLS.to_string()]);
     phones.call(&mut callee);
 }
@@ -112,10 +111,47 @@ fn sipp_as_application_server_answers_for_the_callee() {
     if !installed("sipp", "sip-tester") {
         return;
     }
-    let criteria = r#"[{"priority":1,"server":"sip:127.72.3.13:5060","trigger":{"cnf":false,"spts":[
-        {"negated":false,"groups":[0],"kind":{"Method":{"method":"INVITE","registration_types":[]}}},
-        {"negated":false,"groups":[0],"kind":{"SessionCase":1}}]}}]"#;
-    let phones = Softphones::start("calls-as", "127.72.3", "u1", criteria);
+    let criteria = at_server("127.72.3.13", "terminating");
+    let phones = Softphones::start("calls-as", "127.72.3", "u1", ["[]", &criteria]);
     let mut server = phones.sipp("voicemail", 3, &["-m", &CALLS.to_string()]);
     phones.call(&mut server);
+}
+
+/// A criterion for INVITE in this session case.
+fn at_server(address: &str, case: &str) -> String {
+    format!(
+        r#"[{{"priority":1,"server":"sip:{address}:5060","default_handling":"terminate","when":{{"all":[{{"method":"INVITE"}},{{"case":"{case}"}}]}}}}]"#
+    )
+}
+
+/// Kamailio as a proxy that stays in the dialog, on the caller's side and on the callee's: the same request comes to it
+/// twice, and the dialog keeps it in its route.
+#[test]
+fn kamailio_as_application_server_on_both_sides() {
+    if !installed("sipp", "sip-tester") || !installed("kamailio", "kamailio") {
+        return;
+    }
+    let address = "127.72.4.13";
+    let folder = Folder::new("calls-kamailio");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("kamailio/application_server.cfg");
+    let text = std::fs::read_to_string(&shipped).unwrap_or_else(|e| panic!("{}: {e}", shipped.display()));
+    let config = folder.write("kamailio.cfg", &text.replace("LISTEN", address).replace("SCSCF", "127.72.4.1"));
+    let kamailio = Running::start(
+        Command::new("kamailio")
+            .args(["-DD", "-E", "-m", "32", "-M", "4", "-f"])
+            .arg(&config)
+            .arg("-Y")
+            .arg(folder.path()),
+    );
+    kamailio.wait_for("listens", Duration::from_secs(30));
+    let services = [at_server(address, "originating"), at_server(address, "terminating")];
+    let phones = Softphones::start("calls-proxy", "127.72.4", "u1", [&services[0], &services[1]]);
+    let mut callee = phones.sipp("callee", 2, &["-m", &CALLS.to_string()]);
+    phones.call(&mut callee);
+    let printed = kamailio.printed();
+    for (what, times) in [("INVITE sescase=orig", CALLS), ("INVITE sescase=term", CALLS), ("in dialog: BYE", 2 * CALLS)]
+    {
+        let seen = printed.matches(what).count();
+        assert!(seen >= times as usize, "{what}: {seen} of {times}\n{printed}");
+    }
 }
