@@ -417,6 +417,7 @@ impl Pcscf {
                 Timer::Set(set) => self.remove_set(set, ctx),
                 Timer::Registration(id) => self.expire_bindings(id, ctx),
                 Timer::Waiting(id) => self.on_kernel_silent(id, ctx),
+                Timer::Subscription(id) => self.on_subscription_due(id, ctx),
                 Timer::Session(leg) => self.on_session_expired(leg),
                 Timer::Audit => {
                     if self.sets.len() > 0 {

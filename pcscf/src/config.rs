@@ -1,8 +1,8 @@
 //! The configuration of a P-CSCF (`configs/pcscf.toml`).
 
+pub use crate::emergency::{Emergency, EmergencyPolicy};
 use ims_core::config::{ConfigError, Span};
 use ims_core::sa::{AuthAlg, EncAlg, Suite};
-use ims_core::uri::Uri;
 use ims_core::{Impi, Plmn, Rng, SipListener, Wiring};
 use ims_sip::endpoint::SipTimers;
 use ims_sip::locate::StaticHops;
@@ -31,6 +31,9 @@ pub struct Config {
     pub trust_early_media: bool,
     /// What becomes of a request whose Route is not the Service-Route of its UE, or not the route of its dialog.
     pub route_mismatch: RoutePolicy,
+    /// Whether the P-CSCF subscribes to the registration state of each user (TS 24.229 5.2.3), and so hears at once when the network ends
+    /// a registration. It costs six SIP messages and a location query for each registration.
+    pub subscribe_reg_event: bool,
     /// Whether registrations and their SAs outlast this process. What is written has no keys: those stay in the kernel,
     /// with the SAs, which end with the registration at the latest. Otherwise the end of the process ends them all.
     pub keep_registrations: bool,
@@ -154,30 +157,6 @@ pub struct TimersConfig {
     pub longest_session: Span,
 }
 
-/// TS 24.229 5.2.10.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Emergency {
-    /// Where emergency calls go: the URI of an E-CSCF with "lr", such as "sip:ecscf.ims.example;lr", or that of a PSAP. Empty: nowhere,
-    /// and the handset is told to call in another way (380).
-    pub route: String,
-    /// What is dialled for help, and the emergency service that it means (RFC 5031). urn:service:sos itself is always understood.
-    pub numbers: BTreeMap<String, String>,
-    /// Of a handset with an ordinary registration.
-    pub registered: EmergencyPolicy,
-    /// Whether a handset that is not registered at all may call, without IPsec.
-    pub unregistered: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EmergencyPolicy {
-    /// The call goes on.
-    Route,
-    /// The handset is asked for an emergency registration first.
-    Register,
-}
-
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
@@ -270,6 +249,7 @@ impl Default for Config {
             access_network: String::new(),
             trust_early_media: false,
             route_mismatch: RoutePolicy::Replace,
+            subscribe_reg_event: false,
             keep_registrations: true,
             gm: Gm::default(),
             mw: Mw::default(),
@@ -353,31 +333,6 @@ impl Default for Limits {
             max_sessions: 100_000,
             max_transactions: 100_000,
         }
-    }
-}
-
-impl Default for Emergency {
-    fn default() -> Self {
-        Self {
-            route: String::new(),
-            // TS 22.101 10.1.
-            numbers: ["112", "911"].map(|number| (number.to_owned(), "urn:service:sos".to_owned())).into(),
-            registered: EmergencyPolicy::Route,
-            unregistered: false,
-        }
-    }
-}
-
-impl Emergency {
-    fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
-        let is_sip = self.route.is_empty() || Uri::parse(&self.route).is_ok_and(|uri| uri.is_sip());
-        refuse(!is_sip, "emergency.route: a SIP URI such as sip:ecscf.ims.example;lr, or nothing")?;
-        let is_sos = |urn: &String| {
-            let service = urn.strip_prefix("urn:service:sos");
-            service.is_some_and(|s| s.is_empty() || s.starts_with('.')) && Uri::parse(urn).is_ok()
-        };
-        refuse(!self.numbers.values().all(is_sos), "emergency.numbers: a number means urn:service:sos or one below it")
     }
 }
 
@@ -687,7 +642,7 @@ impl<'de> Deserialize<'de> for SuiteName {
     }
 }
 
-fn invalid(reason: String) -> ConfigError {
+pub(crate) fn invalid(reason: String) -> ConfigError {
     ConfigError::Invalid { file: "pcscf".into(), reason }
 }
 

@@ -2,20 +2,72 @@
 //! of ours, and on a way of their own: to the E-CSCF or PSAP that is configured, past Service-Route and S-CSCF. Where there is
 //! none, or the policy wants an emergency registration first, the handset is told so (380).
 
-use crate::config::{Emergency, EmergencyPolicy};
+use crate::config::invalid;
 use crate::contacts::{Access, Binding, RegId, Registration};
 use crate::register::Inbound;
 use crate::{Pcscf, Refusal, Timer, routes};
+use ims_core::config::ConfigError;
 use ims_core::uri::{Scheme, Uri};
 use ims_core::{Ctx, Impi, Impu};
 use ims_sip::headers::Contact;
 use ims_sip::{Message, Method, Name};
+use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Who calls without being registered (RFC 3323 4.1.1.3).
 pub(crate) const ANONYMOUS: &str = "anonymous@anonymous.invalid";
 /// What a 380 has as its body (TS 24.229 7.6).
 pub(crate) const ALTERNATIVE: &str = "application/3gpp-ims+xml";
+
+/// TS 24.229 5.2.10.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Emergency {
+    /// Where emergency calls go: the URI of an E-CSCF with "lr", such as "sip:ecscf.ims.example;lr", or that of a PSAP. Empty: nowhere,
+    /// and the handset is told to call in another way (380).
+    pub route: String,
+    /// What is dialled for help, and the emergency service that it means (RFC 5031). urn:service:sos itself is always understood.
+    pub numbers: BTreeMap<String, String>,
+    /// Of a handset with an ordinary registration.
+    pub registered: EmergencyPolicy,
+    /// Whether a handset that is not registered at all may call, without IPsec.
+    pub unregistered: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmergencyPolicy {
+    /// The call goes on.
+    Route,
+    /// The handset is asked for an emergency registration first.
+    Register,
+}
+
+impl Default for Emergency {
+    fn default() -> Self {
+        Self {
+            route: String::new(),
+            // TS 22.101 10.1.
+            numbers: ["112", "911"].map(|number| (number.to_owned(), "urn:service:sos".to_owned())).into(),
+            registered: EmergencyPolicy::Route,
+            unregistered: false,
+        }
+    }
+}
+
+impl Emergency {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |wrong: bool, reason: &str| if wrong { Err(invalid(reason.into())) } else { Ok(()) };
+        let is_sip = self.route.is_empty() || Uri::parse(&self.route).is_ok_and(|uri| uri.is_sip());
+        refuse(!is_sip, "emergency.route: a SIP URI such as sip:ecscf.ims.example;lr, or nothing")?;
+        let is_sos = |urn: &String| {
+            let service = urn.strip_prefix("urn:service:sos");
+            service.is_some_and(|s| s.is_empty() || s.starts_with('.')) && Uri::parse(urn).is_ok()
+        };
+        refuse(!self.numbers.values().all(is_sos), "emergency.numbers: a number means urn:service:sos or one below it")
+    }
+}
 
 /// What a handset is asked to do instead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -18,6 +18,8 @@ mod gate;
 mod identity;
 mod kept;
 mod measure;
+mod reg_event;
+mod reginfo;
 mod register;
 mod release;
 mod rewritten;
@@ -37,6 +39,7 @@ use crate::contacts::{Access, Contacts, RegId, Registration};
 use crate::dialogs::{Dialogs, LegId};
 use crate::kept::Restored;
 use crate::measure::Measured;
+use crate::reg_event::Watches;
 use crate::register::{Inbound, OnTheWay};
 use crate::rewritten::Rewritten;
 use crate::sa::{HeldSet, Ports, SaTable, SetId, State};
@@ -76,6 +79,8 @@ pub struct Pcscf {
     relay: Relay<Passing>,
     /// The sessions of UEs here.
     dialogs: Dialogs,
+    /// Subscriptions of our own to registration state.
+    watches: Watches,
     /// What the kernel was asked.
     waiting: BTreeMap<RequestId, Waiting>,
     timers: Timers<Timer>,
@@ -117,6 +122,8 @@ enum Timer {
     Audit,
     /// A session has been silent for too long.
     Session(LegId),
+    /// Our subscription to the state of a registration runs out before that does.
+    Subscription(RegId),
 }
 
 /// How anything leaves to a UE: the flow, and what Via says.
@@ -153,6 +160,7 @@ impl Pcscf {
             forwarded: OnTheWay::default(),
             relay: Relay::new(relay_linger),
             dialogs: Dialogs::default(),
+            watches: Watches::default(),
             waiting: BTreeMap::new(),
             timers: Timers::default(),
             refusals: BTreeMap::new(),
@@ -203,7 +211,11 @@ impl Pcscf {
                 SipEvent::Response { tx, message, flow } if self.relay.server_of(tx).is_some() => {
                     self.on_relay_response(tx, message, flow.transport, ctx);
                 }
+                SipEvent::Response { tx, message, .. } if self.watches.asked(tx) => {
+                    self.on_subscribed(tx, Some(&message), ctx);
+                }
                 SipEvent::Response { tx, message, .. } => self.on_response(tx, message, ctx),
+                SipEvent::Failed { tx, .. } if self.watches.asked(tx) => self.on_subscribed(tx, None, ctx),
                 SipEvent::Failed { tx, cause } if self.relay.server_of(tx).is_some() => {
                     let relayed = self.relay.on_failed(tx, cause, ctx);
                     self.on_relayed(relayed, ctx);
@@ -430,6 +442,7 @@ impl Node for Pcscf {
             "sa_sets": self.sets.len(),
             "forwarded": self.forwarded.len() + self.relay.len(),
             "sessions": self.dialogs.describe(),
+            "subscriptions": self.watches.len(),
             "waiting": self.waiting.values().map(Waiting::describe).take(MOST_LISTED).collect::<Vec<_>>(),
             "policy": format!("{:?}", self.config.security.policy).to_lowercase(),
             "policy_rules": self.config.security.rules.len(),

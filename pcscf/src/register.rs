@@ -449,6 +449,9 @@ impl Pcscf {
         self.sources.succeeded(forwarded.from.flow.remote.ip(), &self.config.sources);
         self.measured.accepted(outcome, &forwarded.claim.impi, forwarded.since, ctx.now);
         self.sip.respond(forwarded.from.tx, response, ctx);
+        if let Some(id) = self.contacts.by_token(&forwarded.token) {
+            self.watch_registration(id, ctx);
+        }
         Ok(())
     }
 

@@ -19,8 +19,13 @@ impl Pcscf {
     /// The sessions of registrations that have just ended.
     pub(crate) fn release_ended(&mut self, ctx: &mut Ctx<'_>) {
         for id in self.contacts.take_ended() {
+            if self.contacts.by_id(id).is_some_and(crate::contacts::Registration::is_registered) {
+                continue;
+            }
+            self.watches.drop_of(id);
+            self.timers.clear(&Timer::Subscription(id));
             let legs = self.dialogs.of(id);
-            if legs.is_empty() || self.contacts.by_id(id).is_some_and(crate::contacts::Registration::is_registered) {
+            if legs.is_empty() {
                 continue;
             }
             info!(sessions = legs.len(), "the handset is gone: its sessions are released");

@@ -230,10 +230,15 @@ impl Pcscf {
         if own.is_none() && method == Method::Options && self.is_for_us(message) {
             return self.answer_options(from, message, ctx);
         }
+        if own.is_none()
+            && let Some(notified) = self.notified(message)
+        {
+            return self.on_notify(from, notified?, message, ctx);
+        }
         let names = Names::of(message).ok_or_else(|| Refusal::Malformed("From, To or Call-ID".into()))?;
         let in_dialog = names.is_in_dialog();
         let token = own.as_deref().and_then(|own| Uri::parse(own).ok()?.user()).ok_or(Refusal::NoSuchUe)?;
-        let id = self.reachable(token).ok_or(Refusal::UeGone { in_dialog })?;
+        let id = self.reachable(token, in_dialog).ok_or(Refusal::UeGone { in_dialog })?;
         decrement_max_forwards(&mut inward).map_err(|_| Refusal::TooManyHops)?;
         let leg = if in_dialog { self.dialogs.find(id, Way::ToUe, &names) } else { None };
         let transport = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.transport);
@@ -279,10 +284,12 @@ impl Pcscf {
         Ok(())
     }
 
-    /// The registered UE of a token: in Path, or in our Record-Route, which may be of a registration before this one.
-    fn reachable(&self, token: &str) -> Option<RegId> {
+    /// The registered UE of a token: in Path, or in our Record-Route, which may be of a registration before this one. What was begun
+    /// also reaches a UE whose registration has ended, as long as its SAs linger: that is how it hears of it.
+    fn reachable(&self, token: &str, in_dialog: bool) -> Option<RegId> {
         let id = self.dialogs.heir(token).or_else(|| self.contacts.by_token(token))?;
-        self.contacts.by_id(id).filter(|r| r.is_registered()).map(|_| id)
+        let lingers = |id| in_dialog && self.contacts.by_id(id).is_some_and(|r| r.sets().next().is_some());
+        (self.contacts.by_id(id)?.is_registered() || lingers(id)).then_some(id)
     }
 
     #[allow(clippy::too_many_arguments, reason = "all that a session is known by")]
@@ -341,7 +348,7 @@ impl Pcscf {
         let mut inward = message.clone();
         let own = take_own_route(&mut inward, |uri| self.config.is_own(uri));
         let token = own.as_deref().and_then(|own| Uri::parse(own).ok()?.user()).ok_or(Refusal::NoSuchUe)?;
-        let id = self.reachable(token).ok_or(Refusal::UeGone { in_dialog: true })?;
+        let id = self.reachable(token, true).ok_or(Refusal::UeGone { in_dialog: true })?;
         decrement_max_forwards(&mut inward).map_err(|_| Refusal::TooManyHops)?;
         let leg = Names::of(message).and_then(|names| self.dialogs.find(id, Way::ToUe, &names));
         let transport = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.transport);
