@@ -2,15 +2,17 @@
 //! order and each once; the original dialog identifier by which a request that comes back goes on where it was, whatever the
 //! server made of it; and what happens when a server does not answer.
 
+use crate::own::Own;
 use crate::profile::Criteria;
 use crate::served::Served;
 use crate::session::{Passing, Stage, Step};
 use crate::{Refusal, Scscf};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Impu};
-use ims_sip::endpoint::ServerTx;
+use ims_sip::dialog::Dialog;
+use ims_sip::endpoint::{ClientTx, Destination, ServerTx};
 use ims_sip::proxy;
-use ims_sip::{Message, Name};
+use ims_sip::{Message, Method, Name};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use xml_ifc::trigger::{RequestView, SessionCase};
@@ -34,6 +36,8 @@ pub(crate) struct Chain {
 /// An application server has the request.
 #[derive(Debug)]
 pub(crate) struct AtServer {
+    /// None: it is being sent.
+    client: Option<ClientTx>,
     odi: Box<str>,
     server: Box<str>,
     handling: DefaultHandling,
@@ -168,7 +172,8 @@ impl Scscf {
         let odi: Box<str> = ctx.rng.token(ODI).into();
         let Some(passage) = self.relay.get_mut(tx) else { return Ok(()) };
         let Some(stage) = passage.with.stage.as_deref_mut() else { return Ok(()) };
-        stage.step = Step::Server(AtServer { odi: odi.clone(), server: name.into(), handling, has_answered: false });
+        let server = name.into();
+        stage.step = Step::Server(AtServer { client: None, odi: odi.clone(), server, handling, has_answered: false });
         let (mut request, chain) = (passage.request.clone(), stage.chain.clone());
         let Some(chain) = chain else { return Ok(()) };
         let served = chain.served.clone();
@@ -179,7 +184,12 @@ impl Scscf {
         self.chains.0.insert(odi, Link { tx, chain, uri: request.uri().into() });
         self.patience.set(tx, ctx.now + self.config.timers.as_answer.0);
         let to = proxy::prepare_next_hop(&mut request);
-        self.send_branch(tx, request, to, ctx);
+        let sent = self.send_branch(tx, request, to, ctx);
+        if let Some(Stage { step: Step::Server(server), .. }) =
+            self.relay.get_mut(tx).and_then(|p| p.with.stage.as_deref_mut())
+        {
+            server.client = Some(sent);
+        }
         Ok(())
     }
 
@@ -257,6 +267,7 @@ impl Scscf {
     pub(crate) fn on_server_silent(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
         let Some(server) = self.relay.get(tx).and_then(|p| p.with.server()) else { return };
         let (handling, name) = (server.handling, server.server.clone());
+        self.given_up.extend(server.client);
         self.relay.abandon(tx, SILENT, &mut self.sip, ctx);
         let refusal = Refusal::ServerSilent(name.to_string());
         match handling {
@@ -271,6 +282,34 @@ impl Scscf {
                 self.refuse_passage(tx, &refusal, ctx);
             }
         }
+    }
+
+    /// A server that was given up says something after all. When it takes the call, nobody listens any more: it ends at once
+    /// (RFC 3261 13.2.2.4).
+    pub(crate) fn on_late_response(&mut self, client: ClientTx, response: &Message, ctx: &mut Ctx<'_>) {
+        if response.status() < 200 {
+            return;
+        }
+        self.given_up.remove(&client);
+        if response.status() >= 300 || response.method() != Method::Invite {
+            return;
+        }
+        self.count("late-answer");
+        // Of what makes a dialog, the answer has all that the request had.
+        let Ok(mut dialog) = Dialog::as_uac(response, response) else { return };
+        let (mut ack, _) = dialog.ack(dialog.local_seq());
+        let to = self.take_routes_before_us(&mut ack);
+        self.sip.send_ack(ack, Destination::Uri(to), ctx);
+        let (mut bye, _) = dialog.request("BYE");
+        bye.set(Name::Reason, SILENT);
+        let to = self.take_routes_before_us(&mut bye);
+        self.send_own(bye, to, Own::HangUp, ctx);
+    }
+
+    /// Of the route set of the caller, the part that is ahead of us.
+    fn take_routes_before_us(&self, request: &mut Message) -> String {
+        while proxy::take_own_route(request, |uri| self.me.is_me(uri)).is_none() && request.pop_first(Name::Route) {}
+        proxy::prepare_next_hop(request)
     }
 
     /// The server has done with the request: what still comes by its original dialog identifier comes too late.

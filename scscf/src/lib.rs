@@ -97,6 +97,8 @@ pub struct Scscf {
     patience: Due<ServerTx>,
     /// Original dialog identifiers in the hands of application servers.
     chains: Chains,
+    /// Requests to application servers that were given up, and have no answer yet.
+    given_up: BTreeSet<ClientTx>,
     /// Profiles of users that are not registered.
     unregistered: Unregistered,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
@@ -140,6 +142,7 @@ impl Scscf {
             relay: Relay::new(config.timers.t1.0 * 64),
             patience: Due::default(),
             chains: Chains::default(),
+            given_up: BTreeSet::new(),
             unregistered: Unregistered::default(),
             subscriptions: Subscriptions::default(),
             third_parties: ThirdParties::default(),
@@ -177,7 +180,7 @@ impl Scscf {
             SipEvent::Ack { message, .. } => self.on_ack(message, ctx),
             SipEvent::Cancel { invite, message, .. } => self.on_cancel(invite, &message, ctx),
             SipEvent::Stray { message, .. } => self.sip.forward_stray(message, ctx),
-            SipEvent::Undelivered { .. } => {}
+            SipEvent::Undelivered { tx, .. } => self.on_undelivered(tx),
         }
     }
 

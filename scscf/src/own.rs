@@ -15,6 +15,8 @@ pub(crate) enum Own {
     Notify { subscription: SubscriptionId },
     /// Tells an application server that a user is registered, or is not any more.
     ThirdParty(Box<Told>),
+    /// Ends the call of an application server that was given up before it answered.
+    HangUp,
 }
 
 impl Scscf {
@@ -45,6 +47,7 @@ impl Scscf {
         match own {
             Own::Notify { subscription } => self.on_notify_answer(subscription, answer, ctx),
             Own::ThirdParty(told) => self.on_third_party_answer(*told, answer, ctx),
+            Own::HangUp => {}
         }
     }
 }

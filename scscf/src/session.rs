@@ -139,9 +139,10 @@ impl Scscf {
         }
     }
 
-    pub(crate) fn send_branch(&mut self, tx: ServerTx, request: Message, to: String, ctx: &mut Ctx<'_>) {
+    pub(crate) fn send_branch(&mut self, tx: ServerTx, request: Message, to: String, ctx: &mut Ctx<'_>) -> ClientTx {
         let client = self.sip.send_request(request, Destination::Uri(to), ctx);
         self.relay.branch(tx, client);
+        client
     }
 
     /// ACK to a 2xx.
@@ -163,6 +164,9 @@ impl Scscf {
     }
 
     pub(crate) fn on_session_response(&mut self, client: ClientTx, response: Message, ctx: &mut Ctx<'_>) {
+        if self.given_up.contains(&client) {
+            return self.on_late_response(client, &response, ctx);
+        }
         if let Some(tx) = self.relay.server_of(client) {
             match response.status() {
                 status @ ..200 => self.on_server_alive(tx, status > 100, ctx),
@@ -184,8 +188,18 @@ impl Scscf {
     }
 
     pub(crate) fn on_session_failed(&mut self, client: ClientTx, cause: ClientFailure, ctx: &mut Ctx<'_>) {
+        if self.given_up.remove(&client) {
+            return;
+        }
         let relayed = self.relay.on_failed(client, cause, ctx);
         self.on_relayed(relayed, ctx);
+    }
+
+    /// Whoever sent it has gone, or sees to it that he is.
+    pub(crate) fn on_undelivered(&mut self, tx: ServerTx) {
+        self.end_server(tx, Outcome::Cancelled);
+        self.patience.clear(&tx);
+        self.relay.close(tx);
     }
 
     fn on_relayed(&mut self, relayed: Relayed, ctx: &mut Ctx<'_>) {

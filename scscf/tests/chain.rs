@@ -190,6 +190,26 @@ fn without_a_server_that_is_silent_the_request_goes_on_or_ends() {
     play.is_quiet();
 }
 
+/// RFC 3261 13.2.2.4: a call that nobody listens to is ended at once.
+#[test]
+fn a_server_that_answers_when_it_was_given_up_is_hung_up() {
+    let mut play = with_criteria(&[criterion(0, 0, AS[0], CONTINUED)]);
+    play.ask(PCSCF, &from_1("INVITE"));
+    let silent = play.request(AS[0], "INVITE");
+    play.bench.wait(Duration::from_secs(4));
+    play.bench.drop_sent();
+    play.reply_with(AS[0], &silent, 200, |m| m.set(Name::Contact, "<sip:b2b@127.0.0.1:9001>"));
+    for method in ["ACK", "BYE"] {
+        let request = play.request(AS[0], method);
+        assert_eq!((request.uri(), request.has(Name::Route)), ("sip:b2b@127.0.0.1:9001", false));
+        if method == "BYE" {
+            play.reply(AS[0], &request, 200);
+        }
+    }
+    play.bench.nothing_sent();
+    assert_eq!(play.bench.refusals("late-answer"), 1);
+}
+
 /// TS 24.229 5.4.3.2: the failure still counts until it says more.
 #[test]
 fn a_server_that_says_100_has_time() {
