@@ -38,7 +38,7 @@ use ims_core::config::ConfigError;
 use ims_core::metrics::{Histogram, Samples, catalogue};
 use ims_core::store::{StoreError, StoreReply, StoreRequest};
 use ims_core::time::earliest;
-use ims_core::{Action, Ctx, Event, Node, RequestId, Time, Timers};
+use ims_core::{Action, Ctx, Event, Impi, Node, RequestId, Time, Timers};
 use ims_diameter::cx::Request;
 use ims_diameter::endpoint::DisconnectCause;
 use ims_diameter::{DiameterEvent, Endpoint, Message};
@@ -59,6 +59,8 @@ pub struct Hss {
     timers: Timers<RequestId>,
     /// Requests of ours that wait for an S-CSCF's answer.
     pushes: HashMap<RequestId, Push>,
+    /// The same, for changed profiles: the private identity each is of.
+    profile_pushes: HashMap<RequestId, Impi>,
     /// What an S-CSCF is told when it is back.
     undelivered: Undelivered,
     last_id: u64,
@@ -158,7 +160,7 @@ impl Node for Hss {
             "peers": diameter.get("peers"),
             "refusals": self.refusals,
             "commands": self.commands,
-            "waiting": self.waiting.len() + self.pushes.len(),
+            "waiting": self.waiting.len() + self.pushes.len() + self.profile_pushes.len(),
             "undelivered": self.undelivered.len(),
             "cached": self.cache.len(),
             "unwritten": self.cache.unwritten(),
@@ -169,7 +171,7 @@ impl Node for Hss {
     fn metrics(&self, out: &mut Samples) {
         self.endpoint.metrics(out);
         out.counts(&catalogue::REFUSALS, &self.refusals);
-        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.pushes.len());
+        out.size(&catalogue::IN_PROGRESS, &[], self.waiting.len() + self.pushes.len() + self.profile_pushes.len());
         out.size(&catalogue::SUBSCRIBERS_CACHED, &[], self.cache.len());
         out.size(&catalogue::SUBSCRIBERS_UNWRITTEN, &[], self.cache.unwritten());
         self.store_times.iter().for_each(|(operation, took)| out.histogram(&catalogue::STORE_TIME, &[operation], took));
@@ -199,6 +201,7 @@ impl Hss {
             waiting: HashMap::new(),
             timers: Timers::default(),
             pushes: HashMap::new(),
+            profile_pushes: HashMap::new(),
             undelivered: Undelivered::default(),
             last_id: 0,
             refusals: BTreeMap::new(),
@@ -210,7 +213,8 @@ impl Hss {
 
     /// Nothing is in progress.
     pub fn is_quiet(&self) -> bool {
-        self.waiting.is_empty() && self.pushes.is_empty() && self.behind.is_quiet() && self.endpoint.is_quiet()
+        let has_pushed = self.pushes.is_empty() && self.profile_pushes.is_empty();
+        self.waiting.is_empty() && has_pushed && self.behind.is_quiet() && self.endpoint.is_quiet()
     }
 
     fn on_diameter(&mut self, event: DiameterEvent, ctx: &mut Ctx<'_>) {
@@ -393,6 +397,9 @@ impl Hss {
             }
             (Outcome::Changed(changed), _) => {
                 self.reply(&job, Ok(command::show_new(&changed.subscription, &changed.state)), ctx);
+                if changed.profile_changed {
+                    self.push_profile(&changed.subscription, &changed.state, ctx);
+                }
                 self.terminate(changed.terminate, ctx);
                 self.forget(record, ctx);
             }

@@ -9,6 +9,12 @@ use xml_ifc::{ImsSubscription, PublicIdentity, ServiceProfile};
 const DISTINCT_PSI: u8 = 1;
 const WILDCARDED_PSI: u8 = 2;
 
+/// Whether a change of a subscription is one for the S-CSCF that has its profile.
+pub fn differs(old: &Subscription, new: &Subscription, config: &Config, impi: &Impi) -> bool {
+    let of = |subscription: &Subscription, set| user_data(subscription, config, impi, set, None);
+    old.sets.len() != new.sets.len() || (0..new.sets.len()).any(|set| of(old, set) != of(new, set))
+}
+
 /// The User-Data of one implicit registration set. Identities that are of use come first: the first of these is the user's
 /// default identity. Of a wildcarded service it is the identity that was asked about, and the wildcard that it falls under. The
 /// criteria are its own and those of the service profile that it names.

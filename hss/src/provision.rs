@@ -5,6 +5,7 @@ use crate::config::{Capabilities, Config, unusable};
 use crate::credential::{AkaKeys, AlgorithmName, Credential, DigestSecret, PrivateIdentity};
 use crate::cx::Termination;
 use crate::fields::{Fields, Result};
+use crate::profile::differs;
 use crate::seal::KeyRing;
 use crate::subscriber::{PublicIdentity, State, Subscription};
 use ims_aka::Sqn;
@@ -77,6 +78,8 @@ pub struct Changed {
     pub subscription: Subscription,
     pub state: State,
     pub terminate: Option<Termination>,
+    /// What an S-CSCF is given is not what it was.
+    pub profile_changed: bool,
 }
 
 /// A subscription changed by the arguments of `subscriber.change`: what is not named stays. Null takes a value away, and lets
@@ -120,7 +123,8 @@ pub fn change(
         state = State { sqn: state.sqn, run: state.run, ..State::default() };
         state.sqn.retain(|impi, _| remaining.contains(impi));
     }
-    Ok(Changed { subscription: new, state, terminate })
+    let profile_changed = !ends && differs(old, &new, config, &remaining[0]);
+    Ok(Changed { subscription: new, state, terminate, profile_changed })
 }
 
 /// De-registration of all that is registered, at the S-CSCF that has it (TS 29.228 6.1.3).

@@ -1,14 +1,16 @@
-//! What the HSS tells an S-CSCF unasked: Registration-Termination (TS 29.228 6.1.3). The registration has ended here already.
+//! What the HSS tells an S-CSCF unasked: Registration-Termination (TS 29.228 6.1.3), when the registration has ended here already,
+//! and Push-Profile (6.2.1), when what the S-CSCF has is not right any more.
 //!
 //! An S-CSCF that cannot be reached is told when its Diameter peer is back, unless the user has registered there again
 //! meanwhile. What is still to be told is kept across restarts.
 
 use crate::Hss;
 use crate::cx::Termination;
-use crate::subscriber::State;
+use crate::profile::user_data;
+use crate::subscriber::{State, Subscription};
 use ims_core::{Action, Ctx, Impi, Kept, RequestId};
 use ims_diameter::Message;
-use ims_diameter::cx::{ReasonCode, Rta, Rtr};
+use ims_diameter::cx::{Ppa, Ppr, ReasonCode, ResultCode, Rta, Rtr};
 use ims_diameter::endpoint::{RequestFailure, To};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -98,6 +100,38 @@ impl Hss {
         self.pushes.insert(id, push);
     }
 
+    /// The S-CSCF that serves the subscription gets its profiles as they are now, a message for each set and each private
+    /// identity that registered it. One that does not is given them with the next registration.
+    pub(crate) fn push_profile(&mut self, subscription: &Subscription, state: &State, ctx: &mut Ctx<'_>) {
+        let Some(scscf) = &state.assigned else { return };
+        for (at, set) in state.sets.iter().enumerate() {
+            let unregistered = subscription.impi_of_profile().filter(|_| set.registered.is_empty() && set.unregistered);
+            for impi in set.registered.iter().chain(unregistered) {
+                let user_data = Some(user_data(subscription, &self.config, impi, at, None));
+                let ppr = Ppr { impi: impi.clone(), user_data, charging: None };
+                let to = To { realm: scscf.realm.clone(), host: Some(scscf.host.clone()) };
+                *self.commands.entry("PPR").or_default() += 1;
+                let id = self.endpoint.send_request(ppr.to_message(), &to, ctx);
+                self.profile_pushes.insert(id, impi.clone());
+            }
+        }
+    }
+
+    fn on_profile_answer(&mut self, impi: &Impi, result: Result<ResultCode, String>) {
+        match result {
+            Ok(result) if result.is_success() => {}
+            // It has no profile of the user any more.
+            Ok(ResultCode::USER_UNKNOWN) => {}
+            other => {
+                let why = other.map_or_else(|why| why, |result| format!("{result:?}"));
+                *self.refusals.entry("ppr-failed").or_default() += 1;
+                tracing::warn!(
+                    "the changed profile of {impi:?} did not get to its S-CSCF ({why}): it does with the next registration"
+                );
+            }
+        }
+    }
+
     /// What an S-CSCF had not been told when the process ended.
     pub(crate) fn on_restored(&mut self, portion: Vec<Kept>, ctx: &mut Ctx<'_>) {
         for Kept { key, value } in portion {
@@ -122,6 +156,10 @@ impl Hss {
     }
 
     pub(crate) fn on_push_answer(&mut self, id: RequestId, message: &Message, ctx: &mut Ctx<'_>) {
+        if let Some(impi) = self.profile_pushes.remove(&id) {
+            let result = Ppa::from_message(message).map(|ppa| ppa.result).map_err(|error| error.to_string());
+            return self.on_profile_answer(&impi, result);
+        }
         let Some(push) = self.pushes.remove(&id) else { return };
         ctx.act(Action::Delete { key: Push::key(&push.host, &push.impi) });
         match Rta::from_message(message) {
@@ -132,6 +170,9 @@ impl Hss {
     }
 
     pub(crate) fn on_push_failed(&mut self, id: RequestId, cause: RequestFailure, ctx: &mut Ctx<'_>) {
+        if let Some(impi) = self.profile_pushes.remove(&id) {
+            return self.on_profile_answer(&impi, Err(cause.to_string()));
+        }
         let Some(push) = self.pushes.remove(&id) else { return };
         if cause != RequestFailure::NoPeer {
             // It may have heard, and the user may have registered there again since.

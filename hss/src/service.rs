@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::fields::{Fields, Result};
+use crate::profile::differs;
 use crate::provision::{self, Changed};
 use crate::subscriber::{PublicIdentity, State, Subscription};
 use ims_core::command::Problem;
@@ -174,7 +175,8 @@ pub(crate) fn change(old: &Subscription, state: &State, changes: &Value, config:
     read(&mut fields, &mut new, config)?;
     fields.finish()?;
     new.revision += 1;
-    Ok(Changed { subscription: new, state: state.clone(), terminate: None })
+    let profile_changed = new.impi_of_profile().is_some_and(|impi| differs(old, &new, config, impi));
+    Ok(Changed { subscription: new, state: state.clone(), terminate: None, profile_changed })
 }
 
 fn read(fields: &mut Fields, subscription: &mut Subscription, config: &Config) -> Result<()> {

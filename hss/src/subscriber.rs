@@ -71,6 +71,15 @@ impl Subscription {
         self.private_identity(impi).map_or(impi, |p| &p.impi).clone()
     }
 
+    /// The private identity that a profile is about which nobody has registered; None: of a wildcarded service, whose profile
+    /// depends on the identity that was asked about.
+    pub(crate) fn impi_of_profile(&self) -> Option<&Impi> {
+        match &self.service {
+            Some(service) => (!service.is_wildcarded()).then_some(&service.impi),
+            None => self.private_identities.first().map(|p| &p.impi),
+        }
+    }
+
     /// The set that an identity is in.
     pub fn set_of(&self, impu: &Impu) -> Option<usize> {
         self.sets.iter().position(|set| set.iter().any(|p| p.impu == *impu))

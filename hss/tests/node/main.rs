@@ -11,7 +11,7 @@ use hss::Config;
 use ims_core::config::Span;
 use ims_core::{Node, Secret};
 use ims_diameter::Message;
-use ims_diameter::cx::{Maa, ReasonCode, Request, ResultCode, Rta, Rtr, Saa, Sar, ServerAssignmentType};
+use ims_diameter::cx::{Maa, Ppa, ReasonCode, Request, ResultCode, Rta, Rtr, Saa, Sar, ServerAssignmentType};
 use serde_json::{Value, json};
 use std::time::Duration;
 use world::*;
@@ -172,7 +172,16 @@ fn a_change_of_identities_de_registers_and_a_change_of_services_does_not() {
     w.register();
     let change = |changes: Value| json!({ "imsi": IMSI, "changes": changes });
     w.command("subscriber.change", change(json!({ "shared_ifc_sets": [1] }))).unwrap();
-    assert!(w.requests.is_empty());
+    let (token, message) = w.requests.pop().unwrap();
+    let Ok(Request::Ppr(ppr)) = Request::from_message(&message) else { panic!("{message:?}") };
+    let pushed = xml_ifc::parse(&ppr.user_data.unwrap()).unwrap();
+    assert_eq!((ppr.impi, pushed.service_profiles[0].shared_ifc_sets.as_slice()), (impi(IMSI), &[1][..]));
+    assert!(!w.hss.is_quiet());
+    let answer = Ppa { result: ResultCode::SUCCESS }.to_message(&message);
+    w.of_scscf(|scscf, ctx| scscf.answer(token, answer, ctx));
+    assert!(w.hss.is_quiet());
+    w.command("subscriber.change", change(json!({ "visited_networks": [D] }))).unwrap();
+    assert!(w.requests.is_empty(), "that is no matter of an S-CSCF");
     assert_eq!(w.show()["impus"][0]["state"], "registered");
     let again = Sar { data_already_available: true, ..sar(ServerAssignmentType::ReRegistration) };
     let answer = Saa::from_message(&w.ask(again.to_message())).unwrap();
@@ -185,6 +194,33 @@ fn a_change_of_identities_de_registers_and_a_change_of_services_does_not() {
     w.command("subscriber.change", change(json!({ "shared_ifc_sets": [] }))).unwrap();
     assert_eq!(w.lir("tel:+4915187654321").result, ResultCode::IDENTITY_NOT_REGISTERED);
     assert_eq!(seq(&w.mar()), 2, "sequence numbers go on");
+}
+
+#[test]
+fn a_profile_that_cannot_be_pushed_comes_with_the_next_registration() {
+    for (result, failed) in [(ResultCode::UNABLE_TO_COMPLY, 1), (ResultCode::USER_UNKNOWN, 0), (ResultCode::SUCCESS, 0)]
+    {
+        let mut w = World::with_subscriber();
+        w.register();
+        let changes = json!({ "imsi": IMSI, "changes": { "shared_ifc_sets": [1] } });
+        w.command("subscriber.change", changes).unwrap();
+        let (token, message) = w.requests.pop().unwrap();
+        let answer = Ppa { result }.to_message(&message);
+        w.of_scscf(|scscf, ctx| scscf.answer(token, answer, ctx));
+        assert_eq!((w.refusals("ppr-failed"), w.hss.is_quiet()), (failed, true), "{result:?}");
+        let again = Sar { data_already_available: true, ..sar(ServerAssignmentType::ReRegistration) };
+        assert!(Saa::from_message(&w.ask(again.to_message())).unwrap().user_data.is_some());
+    }
+    // One that does not answer.
+    let mut w = World::with_subscriber();
+    w.register();
+    w.command("subscriber.change", json!({ "imsi": IMSI, "changes": { "shared_ifc_sets": [1] } })).unwrap();
+    w.pass(Duration::from_secs(60));
+    assert_eq!((w.refusals("ppr-failed"), w.hss.is_quiet()), (1, true));
+    // Nobody is registered: nobody is told.
+    let mut w = World::with_subscriber();
+    w.command("subscriber.change", json!({ "imsi": IMSI, "changes": { "shared_ifc_sets": [1] } })).unwrap();
+    assert!(w.requests.is_empty() && w.hss.is_quiet());
 }
 
 #[test]
