@@ -4,6 +4,7 @@ mod bans;
 mod check;
 mod client;
 mod demo;
+mod deregister;
 mod ifc;
 mod ladder;
 mod settings;
@@ -59,6 +60,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<bans::Bans>,
     },
+    /// End registrations for the network: the phones are told, then their security associations go
+    Deregister(deregister::Deregister),
     /// Do nothing until SIGTERM: keeps the network namespace of a container, and with it the IPsec state of a P-CSCF that is
     /// restarted in it
     Hold,
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<()> {
             }
             Command::Subscriber(command) => subscriber::run(command, &Client::new(&cli.target, &load(&[])?)?),
             Command::Ifc(command) => ifc::run(command, &Client::all(&cli.target, &load(&[])?)?),
+            Command::Deregister(command) => deregister::run(&command, &Client::all(&cli.target, &load(&[])?)?),
             Command::Bans { command } => bans::run(command, &Client::new(&cli.target, &load(&[])?)?),
             Command::Status { json } => status::run(&Client::all(&cli.target, &load(&[])?)?, json),
         }

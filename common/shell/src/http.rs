@@ -24,7 +24,7 @@ use tracing::debug;
 
 /// The node that meets handsets, and bans those who flood it.
 const PCSCF: &str = "pcscf";
-/// The node that goes by criteria.
+/// The node that goes by criteria, and has the registrations.
 const SCSCF: &str = "scscf";
 /// The node that keeps subscribers.
 pub(crate) const HSS: &str = "hss";
@@ -85,6 +85,7 @@ fn routes(console: Console) -> Router {
         .route("/v1/services/{identity}", get(show_service).patch(change_service).delete(remove_service))
         .route("/v1/profiles/{impu}", get(profile))
         .route("/v1/ifc/explain", post(explain))
+        .route("/v1/deregister", post(deregister))
         .route("/v1/bans", get(bans))
         .route("/v1/bans/{source}", axum::routing::delete(lift_ban))
         .route("/v1/status", get(status))
@@ -235,6 +236,11 @@ async fn explain(State(console): State<Console>, Json(mut question): Json) -> Re
         }
     }
     respond(StatusCode::OK, call(&console.world, SCSCF, "ifc.explain", question).await)
+}
+
+/// The network ends registrations: `impu` or `impi`, `reject`, `retry_after`.
+async fn deregister(State(console): State<Console>, Json(whom): Json) -> Response {
+    respond(StatusCode::OK, call(&console.world, SCSCF, "deregister", whom).await)
 }
 
 async fn bans(State(console): State<Console>) -> Response {
