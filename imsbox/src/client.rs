@@ -2,7 +2,6 @@
 
 use crate::settings::Settings;
 use anyhow::{Context, Result, bail};
-use ims_core::Problem;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +22,13 @@ pub(crate) struct Client {
     agent: ureq::Agent,
     base: String,
     bearer: String,
+}
+
+/// What an RFC 9457 problem says to people.
+#[derive(serde::Deserialize)]
+struct Refused {
+    detail: String,
+    field: Option<String>,
 }
 
 impl Client {
@@ -75,12 +81,10 @@ impl Client {
         if (200..300).contains(&status) {
             return if text.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) };
         }
-        match serde_json::from_str::<Problem>(&text) {
-            Ok(problem) => match problem.field {
-                Some(field) => bail!("{}: {}", field, problem.detail),
-                None => bail!("{}", problem.detail),
-            },
-            Err(_) if status == 401 => bail!("the admin token is not the one of this imsbox"),
+        match serde_json::from_str::<Refused>(&text) {
+            _ if status == 401 => bail!("the admin token is not the one of this imsbox"),
+            Ok(Refused { field: Some(field), detail }) if !field.is_empty() => bail!("{field}: {detail}"),
+            Ok(Refused { detail, .. }) => bail!("{detail}"),
             Err(_) => bail!("{} answered {status}: {text}", self.base),
         }
     }

@@ -151,13 +151,13 @@ fn condition_verdict(condition: &Condition, asked: &Asked<'_>) -> ConditionVerdi
 /// What a condition asks for.
 fn wanted(check: &Check) -> String {
     let content = |content: &Option<std::sync::Arc<super::pattern::Pattern>>| match content {
-        Some(pattern) => format!(" with {:?} in it", clip(pattern.text())),
+        Some(pattern) => format!(" with {} in it", quoted(pattern.text())),
         None => String::new(),
     };
     match check {
         Check::RequestUri { pattern, is_whole } => {
             let part = if *is_whole { "Request-URI" } else { "host and port, or number, of the Request-URI" };
-            format!("{part} has {:?} in it", clip(pattern.text()))
+            format!("{part} has {} in it", quoted(pattern.text()))
         }
         Check::Method { method, registration } if registration.is_empty() => format!("method is {method}"),
         Check::Method { method, registration } => {
@@ -169,7 +169,7 @@ fn wanted(check: &Check) -> String {
             let name = match header {
                 HeaderName::Known(name) => name.as_str().to_owned(),
                 HeaderName::Other(name) => name.to_string(),
-                HeaderName::Pattern(pattern) => format!("whose name has {:?} in it", clip(pattern.text())),
+                HeaderName::Pattern(pattern) => format!("whose name has {} in it", quoted(pattern.text())),
             };
             format!("there is a header {name}{}", content(pattern))
         }
@@ -183,8 +183,8 @@ fn wanted(check: &Check) -> String {
 fn compared(check: &Check, asked: &Asked<'_>) -> String {
     let view = &asked.view;
     match check {
-        Check::RequestUri { is_whole: true, .. } => format!("{:?}", clip(asked.uri().whole)),
-        Check::RequestUri { .. } => format!("{:?}", clip(asked.uri().part)),
+        Check::RequestUri { is_whole: true, .. } => quoted(asked.uri().whole),
+        Check::RequestUri { .. } => quoted(asked.uri().part),
         Check::Method { registration, .. } => match view.registration.filter(|_| !registration.is_empty()) {
             Some(kind) => format!("{} as {}", view.method, RegistrationType::text(kind.number())),
             None => view.method.to_string(),
@@ -221,6 +221,11 @@ fn header_line(name: &[u8], raw: &[u8]) -> String {
     let (name, value) = (text(name), text(&unfolded(raw)));
     let is_secret = ["authe", "autho"].iter().any(|secret| name.to_ascii_lowercase().contains(secret));
     if is_secret { format!("{name} ({} bytes)", value.len()) } else { format!("{name}: {value}") }
+}
+
+/// As it is written: an expression has backslashes enough of its own.
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", clip(&text(value.as_bytes())))
 }
 
 fn listed(values: impl Iterator<Item = String>, none: &str) -> String {
