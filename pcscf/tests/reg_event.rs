@@ -101,12 +101,10 @@ fn what_the_network_ends_is_ended_here_and_the_handset_still_hears_it() {
         let set = ue.set.unwrap();
         subscribed(&mut bench, &subscribe, 4200);
         // The subscription of the handset itself.
-        let text = format!(
-            "SUBSCRIBE sip:a@x SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.7:50001;branch=z9hG4bKown\r\nMax-Forwards: 70\r\n\
+        let text = "SUBSCRIBE sip:a@x SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.7:50001;branch=z9hG4bKown\r\nMax-Forwards: 70\r\n\
              From: <sip:a@x>;tag=ue\r\nTo: <sip:a@x>\r\nCall-ID: own\r\nCSeq: 1 SUBSCRIBE\r\nEvent: reg\r\n\
-             Contact: <sip:a@198.51.100.7:50001>\r\nContent-Length: 0\r\n\r\n"
-        );
-        let own = bench.packet(ue.flow_of(&set), &text).forwarded();
+             Contact: <sip:a@198.51.100.7:50001>\r\nContent-Length: 0\r\n\r\n";
+        let own = bench.packet(ue.flow_of(&set), text).forwarded();
         let route = own.text(Name::RecordRoute).unwrap().to_owned();
         let body = reginfo(1, "terminated", event);
         let out = bench.packet(mw(), &notify(&subscribe, 2, "terminated;reason=noresource", &body));

@@ -15,6 +15,8 @@ mod ts24229 {
     mod c5_2_2_1;
     #[path = "5_2_2_2.rs"]
     mod c5_2_2_2;
+    #[path = "5_2_3.rs"]
+    mod c5_2_3;
     #[path = "5_2_6.rs"]
     mod c5_2_6;
     #[path = "5_3_1.rs"]
