@@ -4,14 +4,15 @@
 //!
 //! `IMSBOX_CHAOS_SEEDS=FROM-TO` runs other seeds than the 1,000 of every day; `scripts/chaos HOURS` goes on through the night.
 
+mod calls;
 mod faults;
 mod garble;
 
 use faults::{Faults, Trouble};
 use ims_core::Rng;
 use ims_core::config::Span;
-use ims_tests::{Conditions, Lab, LabConfig};
-use serde_json::Value;
+use ims_tests::{Conditions, Lab, LabConfig, lab};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 const HANDSETS: usize = 6;
@@ -177,14 +178,19 @@ fn both(from: u64, to: u64, run: fn(u64)) {
 
 /// Whatever comes in, from handsets or from other elements: nothing panics, nothing waits for ever, and who comes next is served.
 fn survive(seed: u64) {
-    let mut lab = Lab::new(garble::patient(weather(seed)));
+    let mut config = garble::patient(weather(seed));
+    config.ue.script =
+        ue::Script::parse("garbage", "[called]\nanswer_after = '2s'\nreliable = true").expect("a script");
+    let mut lab = Lab::new(config);
     let mut rng = Rng::from_u64(seed ^ 0x6a4b);
     lab.world.expect_garbled();
     garble::garble(&mut lab, seed);
     for _ in 0..HANDSETS * 5 {
         let number = usize::try_from(rng.below(HANDSETS as u64)).unwrap_or(0);
-        let call = ["register", "register", "refresh", "deregister"][usize::try_from(rng.below(4)).unwrap_or(0)];
-        lab.world.command(lab.ues[number], call, Value::Null);
+        let what = ["register", "refresh", "deregister", "call", "call", "call", "hold", "hangup"];
+        let call = what[usize::try_from(rng.below(8)).unwrap_or(0)];
+        let other = usize::try_from(rng.below(HANDSETS as u64)).unwrap_or(0);
+        lab.world.command(lab.ues[number], call, json!({ "to": lab::msisdn(other) }));
         lab.world.run_for(Duration::from_millis(rng.below(20_000)));
     }
     lab.world.no_filter();

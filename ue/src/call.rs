@@ -154,7 +154,7 @@ pub struct CallReport {
 /// What a call waits for by the clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Alarm {
-    /// The caller has waited long enough.
+    /// The caller has waited long enough, or the called handset has rung for so long.
     GiveUp,
     /// The called side decides, as its script says.
     Decide,
@@ -215,6 +215,16 @@ struct Change {
 struct Interval {
     seconds: u32,
     refreshed_by_us: bool,
+    /// The last refresh.
+    since: Time,
+}
+
+impl Interval {
+    /// When the call is given up (RFC 4028 10): a little before the interval ends.
+    fn end(&self) -> Time {
+        let whole = u64::from(self.seconds);
+        self.since + Duration::from_secs(whole - (whole / 3).min(32))
+    }
 }
 
 pub(crate) struct Call {
@@ -453,6 +463,7 @@ impl Ue {
 
     pub(crate) fn on_call_alarm(&mut self, number: u32, alarm: Alarm, ctx: &mut Ctx<'_>) {
         self.with_call(number, ctx, |ue, call, ctx| match alarm {
+            Alarm::GiveUp if call.incoming.is_some() => ue.refuse(call, 480, ctx),
             Alarm::GiveUp => ue.give_up(call, ctx),
             Alarm::Decide => ue.decide(call, ctx),
             Alarm::Step => ue.on_step(call, ctx),

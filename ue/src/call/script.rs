@@ -58,6 +58,8 @@ pub struct Called {
     pub early_media: bool,
     /// Takes video when it is offered.
     pub video: bool,
+    /// Says 480 when nobody has taken the call by then.
+    pub ring_for: Span,
     pub answer_after: Option<Span>,
     pub reject_after: Option<Span>,
     /// The status of that: 300 to 699.
@@ -78,6 +80,7 @@ impl Default for Called {
             reliable: false,
             early_media: false,
             video: false,
+            ring_for: Span::secs(180),
             answer_after: None,
             reject_after: None,
             reject_with: 486,

@@ -294,9 +294,11 @@ impl Ue {
     pub(super) fn keep_interval(&mut self, call: &mut Call, message: &Message, is_uac: bool, ctx: &mut Ctx<'_>) {
         let given = message.first::<ims_sip::headers::SessionExpires<'_>>().ok().flatten();
         let refresher_is_uac = given.as_ref().and_then(|s| s.refresher()) == Some("uac");
-        call.interval = given
-            .filter(|s| s.seconds >= 90)
-            .map(|s| Interval { seconds: s.seconds, refreshed_by_us: refresher_is_uac == is_uac });
+        call.interval = given.filter(|s| s.seconds >= 90).map(|s| Interval {
+            seconds: s.seconds,
+            refreshed_by_us: refresher_is_uac == is_uac,
+            since: ctx.now,
+        });
         self.set_session_alarm(call, ctx);
     }
 }

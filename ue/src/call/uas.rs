@@ -125,6 +125,7 @@ impl Ue {
                 if let Some((after, _)) = decision {
                     self.timers.set(Timer::Call(number, Alarm::Decide), ctx.now + after.0);
                 }
+                self.timers.set(Timer::Call(number, Alarm::GiveUp), ctx.now + called.ring_for.0);
                 self.calls.list.insert(number, Box::new(call));
             }
         }

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// A step that is due while the session changes waits this long.
 const BUSY: Duration = Duration::from_millis(500);
+/// A session refresh that failed is tried again so much later.
+const REFRESH_AGAIN: Duration = Duration::from_secs(10);
 
 impl Ue {
     /// A request with a To tag.
@@ -361,9 +363,10 @@ impl Ue {
             self.timers.clear(&alarm);
             return;
         };
-        let whole = u64::from(interval.seconds);
-        let wait = if interval.refreshed_by_us { whole / 2 } else { whole - (whole / 3).min(32) };
-        self.timers.set(alarm, ctx.now + Duration::from_secs(wait));
+        let half = interval.since + Duration::from_secs(u64::from(interval.seconds) / 2);
+        // A refresh that failed is tried again, as long as there is time.
+        let next = half.max(ctx.now + REFRESH_AGAIN).min(interval.end());
+        self.timers.set(alarm, if interval.refreshed_by_us { next } else { interval.end() });
     }
 
     pub(super) fn on_session_due(&mut self, call: &mut Call, ctx: &mut Ctx<'_>) -> Next {
@@ -371,7 +374,7 @@ impl Ue {
         if call.stage != Stage::Up {
             return None;
         }
-        if !interval.refreshed_by_us {
+        if interval.end() <= ctx.now {
             self.count("sessions-expired");
             return self.say_bye(call, ctx);
         }
@@ -380,6 +383,7 @@ impl Ue {
             return None;
         }
         self.count("sessions-refreshed");
+        self.set_session_alarm(call, ctx);
         self.change(call, Purpose::Refresh, ctx)
     }
 }
