@@ -269,3 +269,21 @@ fn criteria_are_written_in_json_as_people_think_of_them() {
         assert!(error.contains(wrong), "{when}: {error}");
     }
 }
+
+/// Every criterion in docs/calls.md is one.
+#[test]
+fn what_the_manual_shows_can_be_provisioned() {
+    let manual = include_str!("../../docs/calls.md");
+    let mut seen = 0;
+    for block in manual.split("```json").skip(1).filter_map(|rest| rest.split("```").next()) {
+        if !block.contains("\"server\"") || !block.contains("\"priority\"") {
+            continue;
+        }
+        let one = serde_json::from_str::<Criterion>(block).map(|c| vec![c.0]);
+        let criteria = one.or_else(|_| serde_json::from_str::<Criteria>(block).map(|c| c.0));
+        let criteria = criteria.unwrap_or_else(|error| panic!("{error}: {block}"));
+        assert_eq!(trigger::check(&criteria), [], "{block}");
+        seen += criteria.len();
+    }
+    assert!(seen >= 9, "{seen}");
+}

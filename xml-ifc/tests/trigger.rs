@@ -73,6 +73,7 @@ fn servers(criteria: &CompiledCriteria, view: &RequestView<'_>) -> Vec<String> {
     criteria.matches(view).map(|(_, ifc)| name(ifc)).collect()
 }
 
+/// TS 29.228 B.2.3: the method of a request.
 #[test]
 fn a_method_is_compared_with_its_case() {
     let m = invite("");
@@ -82,6 +83,7 @@ fn a_method_is_compared_with_its_case() {
     assert!(holds_in("<Method>FROB</Method>", &request("FROB", "sip:b@x", "", "")));
 }
 
+/// TS 29.228 B.2.3: RegistrationType of the method REGISTER.
 #[test]
 fn a_registration_type_narrows_register_alone() {
     let m = request("REGISTER", "sip:ims.example", "", "");
@@ -111,6 +113,7 @@ fn view_of(message: &Message) -> RequestView<'_> {
     RequestView::new(message, SessionCase::Originating)
 }
 
+/// TS 29.228 F: Table F.1, RequestURI.
 #[test]
 fn a_request_uri_is_compared_by_host_and_port_or_number() {
     let m = invite("");
@@ -142,6 +145,7 @@ fn a_request_uri_is_compared_by_host_and_port_or_number() {
     assert!(holds_in(&uri("^ims.example$"), &none));
 }
 
+/// TS 29.228 F: Table F.1, Header and Content; long forms, and each value of a list.
 #[test]
 fn a_header_is_there_or_has_content() {
     let m = invite(
@@ -196,6 +200,7 @@ fn a_header_that_is_no_text_is_compared_as_bytes() {
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 96 0\r\na=rtpmap:96 AMR-WB/16000\r\n\
                    einvalid\r\nm=video 4002 RTP/AVP 97\n";
 
+/// TS 29.228 F: Table F.1, Line and Content; in a part of a multipart body too.
 #[test]
 fn a_session_description_is_looked_at_line_by_line() {
     let line = |line: &str, content: &str| {
@@ -239,6 +244,7 @@ fn a_session_description_is_looked_at_line_by_line() {
     assert!(!holds_in(&line("m", ""), &invite("")));
 }
 
+/// TS 29.228 B.2.2: ProfilePartIndicator and SessionCase.
 #[test]
 fn session_cases_and_profile_parts() {
     let m = invite("");
@@ -265,6 +271,7 @@ fn session_cases_and_profile_parts() {
     }
 }
 
+/// TS 29.228 C: groups of conditions, and conditions of several groups.
 #[test]
 fn conjunctive_and_disjunctive_groups() {
     let (yes, no) = ("<Method>INVITE</Method>", "<Method>BYE</Method>");
@@ -294,6 +301,7 @@ fn conjunctive_and_disjunctive_groups() {
     }
 }
 
+/// TS 29.228 B.2.2: priorities.
 #[test]
 fn priorities_ascend_and_the_document_decides_between_equals() {
     let m = invite("");
@@ -307,6 +315,7 @@ fn priorities_ascend_and_the_document_decides_between_equals() {
     assert!(criteria.findings().iter().any(|f| !f.is_error() && f.to_string().contains("same priority, 5")));
 }
 
+/// TS 29.228 B.2.1: SharedIFCSetID.
 #[test]
 fn shared_sets_are_merged_by_priority() {
     let m = invite("");
@@ -323,6 +332,7 @@ fn shared_sets_are_merged_by_priority() {
     assert!(text.contains("shared set 5") && text.contains("shared iFC set 77 is not known"), "{text}");
 }
 
+/// TS 29.228 F: what is no extended regular expression.
 #[test]
 fn a_criterion_that_makes_no_sense_never_matches_and_is_told() {
     let m = invite("");

@@ -130,3 +130,44 @@ fn challenged_sqn(lab: &Lab, imsi: &str, cseq: u32) -> u64 {
     let nonce = handset::header(&answer, "WWW-Authenticate").and_then(|l| handset::param(l, "nonce")).unwrap();
     handset::network_sqn(nonce).unwrap()
 }
+
+/// `imsbox ifc explain`: by the profile that the HSS has, for a request from a file, from standard input, or made of a method.
+#[test]
+fn the_operator_is_told_why_a_request_goes_to_a_server_or_not() {
+    let lab = Lab::start("explain", "127.69.6.1");
+    lab.subscribe("001010000000001");
+    let criteria = "{\"msisdn\":\"4915112345678\",\"criteria\":[{\"priority\":7,\"server\":\"sip:as.example\",\"when\":{\"all\":[{\"method\":\"INVITE\"},\
+                    {\"line\":\"m\",\"content\":\"^video\"}]}}]}";
+    let (status, body) = lab.rest("PATCH", "/v1/subscribers/001010000000001", criteria);
+    assert_eq!(status, 200, "{body}");
+    let folder = ims_process_tests::Folder::new("explain-message");
+    let message = "INVITE tel:+4930123 SIP/2.0\nContent-Type: application/sdp\n\nv=0\nm=audio 4000 RTP/AVP 0\n";
+    let file = folder.write("call.sip", message);
+    let explain = |more: &[&str]| lab.imsbox(&[&["ifc", "explain", "--impu", "tel:+4915112345678"], more].concat());
+    let (code, text) = explain(&["--message", &file.display().to_string()]);
+    assert_eq!(code, Some(0), "{text}");
+    for piece in
+        ["is not registered", "originating, unregistered", "m=audio 4000 RTP/AVP 0", "to no application server"]
+    {
+        assert!(text.contains(piece), "'{piece}' is not in:\n{text}");
+    }
+    std::fs::write(&file, message.replace("m=audio", "m=video")).unwrap();
+    let (_, text) = explain(&["--message", &file.display().to_string(), "--registered", "--case", "terminating"]);
+    assert!(text.contains("terminating, registered") && text.contains("It goes to: sip:as.example"), "{text}");
+    let (_, text) = explain(&["--method", "REGISTER", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["explanation"]["criteria"][0]["groups"][0]["conditions"][0]["compared"], "REGISTER", "{text}");
+    let (code, text) = lab.imsbox(&["ifc", "explain", "--impu", "tel:+1", "--method", "INVITE"]);
+    assert!(code != Some(0) && text.contains("no subscriber has the public identity tel:+1"), "{text}");
+    std::fs::write(&file, "hello").unwrap();
+    let (code, text) = explain(&["--message", &file.display().to_string()]);
+    assert!(code != Some(0) && text.contains("message: this is no SIP message"), "{text}");
+    let wrong = "{\"criteria\":[{\"priority\":7,\"server\":\"sip:as.example\",\"when\":{\"request_uri\":\"*\"}}]}";
+    let (status, body) = lab.rest("PATCH", "/v1/subscribers/001010000000001", wrong);
+    assert!(
+        status == 400 && body.contains("\"field\":\"criteria\"") && body.contains("no regular expression"),
+        "{body}"
+    );
+    let (_, body) = lab.rest("GET", "/v1/profiles/tel:+4915112345678", "");
+    assert!(body.contains("<InitialFilterCriteria><Priority>7<"), "{body}");
+}
