@@ -67,8 +67,11 @@ fn cited(comment: &str) -> Option<(String, String)> {
     let number = words.next()?;
     let clause = words.next().unwrap_or_default();
     let number = number.trim_end_matches([':', ',', '.']);
-    let is_clause = clause.starts_with(|c: char| c.is_ascii_digit()) || clause.len() == 1;
-    let clause = if is_clause { clause.trim_end_matches([':', ',', ';', '.', ')']) } else { "" };
+    let clause = clause.trim_end_matches([':', ',', ';', '.', ')']);
+    // A number, or an annex: H, B.2.3.
+    let first = clause.split('.').next().unwrap_or_default();
+    let is_annex = first.len() == 1 && first.starts_with(|c: char| c.is_ascii_uppercase());
+    let clause = if is_annex || clause.starts_with(|c: char| c.is_ascii_digit()) { clause } else { "" };
     Some((format!("{kind} {number}"), clause.to_owned()))
 }
 
