@@ -1,5 +1,7 @@
 //! The configuration of an S-CSCF (`configs/scscf.toml`).
 
+use crate::breakout::Breakout;
+use crate::numbering::Numbering;
 use crate::shared_ifc::SharedIfc;
 use ims_core::config::{ConfigError, Span};
 use ims_core::uri::{Uri, host_of};
@@ -38,6 +40,10 @@ pub struct Config {
     pub reg_event: RegEvent,
     /// Criteria that profiles name by a number.
     pub shared_ifc: SharedIfc,
+    /// What numbers mean.
+    pub numbering: Numbering,
+    /// Where calls go that are not for our users.
+    pub breakout: Breakout,
     /// Realm of the HSS; absent: ours.
     pub hss_realm: Option<String>,
     /// Where requests go without DNS: host name -> targets such as "udp:127.0.0.1:5070", in order of preference.
@@ -215,6 +221,8 @@ impl Default for Config {
             sessions: Sessions::default(),
             reg_event: RegEvent::default(),
             shared_ifc: SharedIfc::default(),
+            numbering: Numbering::default(),
+            breakout: Breakout::default(),
             hss_realm: None,
             next_hops: BTreeMap::from([
                 (DOMAIN.to_owned(), hop("udp:127.0.0.1:4060")),
@@ -325,6 +333,8 @@ impl Config {
         refuse(r.max_contacts == 0 || r.max_contacts > 100, "registration.max_contacts: 1 to 100")?;
         let e = &self.reg_event;
         refuse(e.min_expires > e.max_expires || e.min_expires.0 == 0, "reg_event: 0 < min_expires <= max_expires")?;
+        self.numbering.check().map_err(invalid)?;
+        self.breakout.check().map_err(invalid)?;
         self.diameter.check_asking_hss("S-CSCF").map_err(invalid)?;
         self.shared_ifc.sets()?;
         let t = [
@@ -440,6 +450,8 @@ mod tests {
             "limits.max_subscriptions = 0",
             "limits.max_challenges = 0",
             "aliases = ['a b']",
+            "numbering.country = 'x'",
+            "breakout.down_after = 0",
             "sessions.icscf = 'icscf'",
             "sessions.min_se = 60",
             "timers.next_contacts = 0",

@@ -109,6 +109,8 @@ pub enum Refusal {
     ServerSilent(String),
     /// There is no way to what the Request-URI names.
     NoRoute(String),
+    /// None of the trunks of a route answers.
+    TrunksDown,
 }
 
 impl Refusal {
@@ -141,7 +143,9 @@ impl Refusal {
             Self::BadEvent { .. } => 489,
             Self::Dialog(error) => error.status(),
             // Not 480 or 503: the I-CSCF would go to another S-CSCF, which would ask the same HSS (TS 24.229 5.3.1.3).
-            Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } | Self::NoServer(_) => 500,
+            Self::OutOfOrder | Self::HssAnswer { .. } | Self::HssBusy { .. } | Self::NoServer(_) | Self::TrunksDown => {
+                500
+            }
             Self::Full(_) => 503,
             Self::HssSilent(_) | Self::CallerNotRegistered(_) => 504,
         }
@@ -193,6 +197,7 @@ impl Refusal {
             Self::NoServer(_) => "no-server",
             Self::ServerSilent(_) => "server-silent",
             Self::NoRoute(_) => "no-route",
+            Self::TrunksDown => "trunks-down",
         }
     }
 }
@@ -306,7 +311,19 @@ impl fmt::Display for Refusal {
                 f,
                 "the application server {server} does not answer within timers.as_answer, or goes no further within timers.as_progress: check that it runs and can be reached"
             ),
+            Self::NoRoute(uri) if uri.starts_with("tel:") => {
+                write!(
+                    f,
+                    "a number that is nobody's here, and no route leads elsewhere: add one to [[breakout.routes]]"
+                )
+            }
             Self::NoRoute(uri) => write!(f, "there is no way to a {} URI", uri.split(':').next().unwrap_or_default()),
+            Self::TrunksDown => {
+                write!(
+                    f,
+                    "no trunk of the route answers: look at them (imsbox status), or add one to [[breakout.routes]]"
+                )
+            }
             Self::NotRegistered { impu } => {
                 write!(f, "{impu:?} is not registered here: there is nothing to subscribe to")
             }

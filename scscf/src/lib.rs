@@ -1,6 +1,8 @@
 //! The serving CSCF (TS 24.229 5.4): authenticates users with the vectors of the HSS and is their registrar.
 
 mod auth;
+
+mod breakout;
 mod chain;
 mod config;
 mod deregister;
@@ -12,6 +14,8 @@ mod fork;
 mod gruu;
 mod kept;
 mod me;
+mod naptr;
+mod numbering;
 mod own;
 mod preferences;
 mod profile;
@@ -28,14 +32,17 @@ mod unregistered;
 mod vector;
 mod wish;
 
+pub use breakout::{Breakout, Choice, Form, Route, Share, Trunk};
 pub use config::{
     AkaAlgorithm, Config, Limits, Reauthenticate, RegEvent, Registration as RegistrationConfig, SecondUe, Sessions,
     Timers,
 };
 pub use error::Refusal;
+pub use numbering::{Enum, Numbering};
 pub use shared_ifc::{SharedIfc, SharedSet};
 
 use auth::Challenges;
+use breakout::Trunks;
 use chain::{Chains, Outcome};
 use digest::Nonces;
 use ims_core::config::ConfigError;
@@ -49,6 +56,7 @@ use ims_sip::endpoint::{ClientTx, ServerTx};
 use ims_sip::relay::Relay;
 use ims_sip::{Message, Method, Name, SipEvent};
 use me::{Me, Side};
+use naptr::Lookups;
 use own::Own;
 use reg_event::{Subscriptions, Why};
 use register::{Attempt, Given};
@@ -99,6 +107,10 @@ pub struct Scscf {
     chains: Chains,
     /// Requests to application servers that were given up, and have no answer yet.
     given_up: BTreeSet<ClientTx>,
+    /// Numbers that ENUM was asked for.
+    lookups: Lookups,
+    /// Which trunks answer.
+    trunks: Trunks,
     /// Profiles of users that are not registered.
     unregistered: Unregistered,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
@@ -143,6 +155,8 @@ impl Scscf {
             patience: Due::default(),
             chains: Chains::default(),
             given_up: BTreeSet::new(),
+            lookups: Lookups::default(),
+            trunks: Trunks::of(&config.breakout),
             unregistered: Unregistered::default(),
             subscriptions: Subscriptions::default(),
             third_parties: ThirdParties::default(),
@@ -405,6 +419,10 @@ impl Scscf {
         self.unregistered.expire(ctx.now);
         self.relay.on_timeout(ctx.now);
         self.on_patience_over(ctx);
+        while let Some(answered) = self.lookups.pop_late(ctx.now) {
+            self.on_enum(answered, ctx);
+        }
+        self.ask_trunks(ctx);
         if has_expired {
             self.tell_expired(ctx);
         }
@@ -435,6 +453,7 @@ impl Scscf {
         self.waiting.is_empty()
             && self.own.is_empty()
             && self.relay.is_quiet()
+            && self.lookups.len() == 0
             && self.sip.is_quiet()
             && self.cx.is_quiet()
     }
@@ -445,6 +464,7 @@ impl Node for Scscf {
         self.registrar.set_clock(ctx.now);
         match event {
             Event::Start => {
+                self.trunks.start(ctx.now, ctx.rng);
                 self.cx.on_start(ctx);
                 self.review_subscriptions(ctx);
             }
@@ -454,6 +474,11 @@ impl Node for Scscf {
             Event::LinkUp { link, peer, remote } => self.cx.on_link_up(link, peer, remote, ctx),
             Event::LinkDown { link, peer } => self.cx.on_link_down(link, peer, ctx),
             Event::Diameter { link, bytes } => self.cx.on_message(link, bytes, ctx),
+            Event::Dns { id, answer } if Lookups::owns(id) => {
+                if let Some(answered) = self.lookups.on_dns(&self.config.numbering.lookup, id, answer, ctx) {
+                    self.on_enum(answered, ctx);
+                }
+            }
             Event::Dns { id, answer } => {
                 self.sip.on_dns(id, answer, ctx);
             }
@@ -475,6 +500,7 @@ impl Node for Scscf {
         let own = earliest(earliest(self.auth.deadline(), self.nonces.deadline()), self.registrar.deadline());
         let sessions = earliest(self.relay.deadline(), earliest(self.patience.next(), self.unregistered.deadline()));
         let own = earliest(earliest(own, self.subscriptions.deadline()), sessions);
+        let own = earliest(own, earliest(self.lookups.deadline(), self.trunks.deadline()));
         earliest(own, earliest(self.sip.deadline(), self.cx.deadline()))
     }
 
@@ -503,6 +529,8 @@ impl Node for Scscf {
             "relay": self.relay.len(),
             "unregistered": self.unregistered.len(),
             "chains": self.chains.len(),
+            "enum_lookups": self.lookups.len(),
+            "trunks": self.trunks.snapshot(),
             "application_servers": servers,
             "refusals": self.refusals,
             "sip": self.sip.snapshot(),
@@ -523,5 +551,6 @@ impl Node for Scscf {
         out.size(&catalogue::REGISTERED, &[], self.registrar.len());
         out.size(&catalogue::SUBSCRIPTIONS, &[], self.subscriptions.len());
         out.size(&catalogue::AUTHENTICATING, &[], self.auth.len());
+        self.trunks.metrics(out);
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum Own {
     ThirdParty(Box<Told>),
     /// Ends the call of an application server that was given up before it answered.
     HangUp,
+    /// Asks a trunk whether it is there.
+    Options { trunk: String },
 }
 
 impl Scscf {
@@ -48,6 +50,7 @@ impl Scscf {
             Own::Notify { subscription } => self.on_notify_answer(subscription, answer, ctx),
             Own::ThirdParty(told) => self.on_third_party_answer(*told, answer, ctx),
             Own::HangUp => {}
+            Own::Options { trunk } => self.on_trunk_asked(&trunk, answer.ok().map(Message::status), ctx),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing is kept of a dialog: what a request in one needs stands in its Route.
 
 use crate::chain::{AtServer, Chain, Outcome};
+use crate::exit::Departure;
 use crate::fork::Targets;
 use crate::me::{Marker, Side};
 use crate::{Refusal, Scscf, gruu, served};
@@ -42,7 +43,7 @@ pub(crate) enum Step {
     /// An application server has it.
     Server(AtServer),
     /// On its way out of the originating side.
-    Left,
+    Left(Box<Departure>),
     /// To the contacts of the user.
     Delivered(Targets),
 }
@@ -169,7 +170,10 @@ impl Scscf {
         }
         if let Some(tx) = self.relay.server_of(client) {
             match response.status() {
-                status @ ..200 => self.on_server_alive(tx, status > 100, ctx),
+                status @ ..200 => {
+                    self.on_server_alive(tx, status > 100, ctx);
+                    self.on_departed_alive(tx, status, ctx.now);
+                }
                 200..300 => self.on_success(tx),
                 _ => {}
             }
@@ -215,7 +219,7 @@ impl Scscf {
 
     /// Every branch has ended without success.
     fn on_exhausted(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) {
-        if self.on_server_exhausted(tx, ctx) || self.try_next_contacts(tx, ctx) {
+        if self.on_server_exhausted(tx, ctx) || self.on_departed_exhausted(tx, ctx) || self.try_next_contacts(tx, ctx) {
             return;
         }
         self.patience.clear(&tx);
@@ -235,9 +239,10 @@ impl Scscf {
     /// Somebody has had the request for long enough.
     pub(crate) fn on_patience_over(&mut self, ctx: &mut Ctx<'_>) {
         while let Some(tx) = self.patience.pop(ctx.now) {
-            match self.relay.get(tx).and_then(|p| p.with.server()) {
-                Some(_) => self.on_server_silent(tx, ctx),
-                None => self.on_contacts_silent(tx, ctx),
+            match self.relay.get(tx).and_then(|p| p.with.stage.as_ref()).map(|stage| &stage.step) {
+                Some(Step::Server(_)) => self.on_server_silent(tx, ctx),
+                Some(Step::Left(_)) => self.on_trunk_silent(tx, ctx),
+                _ => self.on_contacts_silent(tx, ctx),
             }
         }
     }

@@ -34,6 +34,8 @@ fn services_are_created_shown_listed_changed_and_removed() {
     let changes = json!({ "identity": ROOMS, "changes": { "active": false, "server": null } });
     let changed = w.command("service.change", changes).unwrap();
     assert_eq!((&changed["active"], &changed["server"]), (&json!(false), &Value::Null));
+    assert_eq!(w.lir(ROOM).result, ResultCode::USER_UNKNOWN);
+    assert_eq!(w.hss.snapshot()["refusals"]["inactive-service"], 1);
     w.command("service.remove", named.clone()).unwrap();
     for call in ["service.show", "service.remove", "service.change"] {
         let gone = w.command(call, named.clone()).unwrap_err();

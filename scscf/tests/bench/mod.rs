@@ -3,7 +3,8 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use bytes::Bytes;
-use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, LinkId, Node, Packet, Problem, Rng, Time};
+use ims_core::dns::{DnsError, DnsQuery, DnsRecord};
+use ims_core::{Action, Command, CommandId, Ctx, Event, Flow, LinkId, Node, Packet, Problem, RequestId, Rng, Time};
 use ims_diameter::cx::Request;
 use ims_diameter::endpoint::{EndpointConfig, RequestToken, To};
 use ims_diameter::{DiameterEvent, Message as Cx};
@@ -28,6 +29,8 @@ pub(crate) struct Bench<N> {
     sip: VecDeque<(SocketAddr, Message)>,
     /// What the node asked the HSS.
     cx: VecDeque<(RequestToken, Request, Cx)>,
+    /// What the node asked DNS.
+    pub(crate) dns: VecDeque<(RequestId, DnsQuery)>,
     /// What the node answered the HSS.
     pub(crate) answers: VecDeque<Cx>,
     /// What the node said to an operator.
@@ -53,6 +56,7 @@ impl<N: Node> Bench<N> {
             cx: VecDeque::new(),
             answers: VecDeque::new(),
             replies: VecDeque::new(),
+            dns: VecDeque::new(),
         };
         bench.event(Event::Start);
         bench
@@ -89,6 +93,7 @@ impl<N: Node> Bench<N> {
             Action::Reply { result, .. } => self.replies.push_back(result),
             // Restarts are the matter of the scenarios.
             Action::Put(_) | Action::Delete { .. } => {}
+            Action::Dns { id, query } => self.dns.push_back((id, query)),
             other => panic!("unexpected {other:?}"),
         }
     }
@@ -150,8 +155,19 @@ impl<N: Node> Bench<N> {
         assert!(self.sip.is_empty(), "{:?}", self.sip.iter().map(|(_, m)| m.to_bytes()).collect::<Vec<_>>());
     }
 
+    pub(crate) fn take_sent(&mut self) -> Vec<(SocketAddr, Message)> {
+        self.sip.drain(..).collect()
+    }
+
     pub(crate) fn drop_sent(&mut self) -> usize {
         self.sip.drain(..).count()
+    }
+
+    /// DNS answers the next question.
+    pub(crate) fn dns_answers(&mut self, answer: Result<Vec<DnsRecord>, DnsError>) -> DnsQuery {
+        let (id, query) = self.dns.pop_front().expect("DNS was asked");
+        self.event(Event::Dns { id, answer });
+        query
     }
 
     /// The next request at the HSS, to be answered with what `answer` makes of it.

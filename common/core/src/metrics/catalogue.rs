@@ -63,6 +63,10 @@ metrics! {
         "New registrations a second that are let in while it is limiting, else 0";
     ADMISSION_REFUSED: Counter "imsbox_admission_refused_total" []
         "New registrations refused with 503 and Retry-After before they were read any further";
+    TRUNK_UP: Gauge "imsbox_trunk_up" ["trunk"]
+        "1 while a trunk of [breakout] answers, else 0";
+    TRUNK_REQUESTS: Counter "imsbox_trunk_requests_total" ["trunk", "state"]
+        "Requests that a trunk was given (sent), and those of them that it could not take (failed)";
     DIAMETER_MESSAGES: Counter "imsbox_diameter_messages_total" ["direction", "command", "result"]
         "Diameter messages; the result of a request is request";
     DIAMETER_REFUSALS: Counter "imsbox_diameter_refusals_total" ["refusal"]
