@@ -10,7 +10,7 @@ use crate::session::{Stage, Step};
 use crate::{Refusal, Scscf};
 use ims_core::uri::{Scheme, Uri};
 use ims_core::{Ctx, Time};
-use ims_sip::endpoint::ServerTx;
+use ims_sip::endpoint::{ClientTx, ServerTx};
 use ims_sip::{Message, Name, proxy};
 use std::collections::VecDeque;
 
@@ -26,6 +26,7 @@ pub(crate) struct Departure {
     home_first: bool,
     /// The trunk that has it.
     trunk: Option<String>,
+    client: Option<ClientTx>,
     /// Those that are next.
     trunks: VecDeque<String>,
     /// Somebody said more than 100: it stays there.
@@ -248,7 +249,10 @@ impl Scscf {
         }
         self.record_route(&mut request, Side::Originating);
         self.trunks.count_sent(&name);
-        self.send_branch(tx, request, to, ctx);
+        let client = self.send_branch(tx, request, to, ctx);
+        if let Some(departure) = self.departure(tx) {
+            departure.client = Some(client);
+        }
         if has_next {
             self.patience.set(tx, ctx.now + self.config.breakout.answer.0);
         }
@@ -315,6 +319,8 @@ impl Scscf {
         tracing::warn!(trunk, "a trunk says nothing: on to the next");
         self.trunks.on_asked(&trunk, false, ctx.now);
         self.trunks.count_failed(&trunk);
+        let client = self.departure(tx).and_then(|departure| departure.client);
+        self.given_up.extend(client);
         self.relay.abandon(tx, NO_ANSWER, &mut self.sip, ctx);
         self.try_next_trunk(tx, ctx);
     }

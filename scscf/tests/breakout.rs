@@ -180,6 +180,18 @@ fn a_trunk_that_cannot_is_followed_by_the_next() {
 }
 
 #[test]
+fn a_trunk_that_answers_after_it_was_given_up_is_hung_up_on() {
+    let mut play = up("");
+    call(&mut play, "tel:+12125551234");
+    let late = play.request(PBX, "INVITE");
+    play.bench.wait(Duration::from_secs(5));
+    play.bench.take_sent();
+    play.reply_with(PBX, &late, 200, |m| m.set(Name::Contact, format!("<sip:pbx@{PBX}>")));
+    assert_eq!(play.request(PBX, "ACK").uri(), format!("sip:pbx@{PBX}"));
+    assert_eq!(play.request(PBX, "BYE").uri(), format!("sip:pbx@{PBX}"));
+}
+
+#[test]
 fn without_own_ranges_the_icscf_is_asked_first() {
     let own = "own = ['+1555'] => own = []";
     let mut play = up(own);
