@@ -255,6 +255,7 @@ mod tests {
         Impu::parse(text).unwrap()
     }
 
+    /// TS 23.003 13.5: wildcarded public service identities.
     #[test]
     fn a_wildcard_stands_for_the_whole_of_what_is_between_its_marks() {
         let rooms = Wildcard::parse("sip:chat-![0-9]+!@ims.example").unwrap();
@@ -273,6 +274,7 @@ mod tests {
         assert!(either.matches(&impu("tel:+498002")) && !either.matches(&impu("tel:+4980012")));
     }
 
+    /// TS 23.003 13.5: several wildcards.
     #[test]
     fn the_most_specific_wildcard_decides() {
         let mut all = Wildcards::default();

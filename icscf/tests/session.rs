@@ -106,6 +106,7 @@ fn to_first(bench: &mut Bench<Icscf>, text: &str) -> Message {
     bench.sent(FIRST)
 }
 
+/// TS 24.229 5.3.2.1: the S-CSCF that the HSS names is the topmost Route.
 #[test]
 fn a_call_goes_to_the_s_cscf_that_serves_the_called_user() {
     let mut bench = up(|_| {});
@@ -135,6 +136,7 @@ fn a_call_goes_to_the_s_cscf_that_serves_the_called_user() {
     quiet(&mut bench);
 }
 
+/// TS 24.229 5.3.2.1: a SIP URI with user=phone becomes a tel URI, a GRUU does not, pres and im URIs become SIP URIs.
 #[test]
 fn numbers_are_asked_for_as_tel_uris_and_then_as_they_were_dialled() {
     let mut bench = up(|_| {});
@@ -156,6 +158,7 @@ fn numbers_are_asked_for_as_tel_uris_and_then_as_they_were_dialled() {
     assert_eq!(to_first(&mut bench, &request("MESSAGE", &format!("im:bob@{DOMAIN}"), "")).uri(), bob());
 }
 
+/// TS 24.229 5.3.2.1: a number that the HSS does not know.
 #[test]
 fn numbers_that_are_nobodys_are_unknown_or_go_to_the_transit_function() {
     let mut bench = up(|_| {});
@@ -176,6 +179,7 @@ fn numbers_that_are_nobodys_are_unknown_or_go_to_the_transit_function() {
     quiet(&mut bench);
 }
 
+/// TS 24.229 5.3.2.1: 404 for unknown, 480 for not registered; and the HSS's own failures.
 #[test]
 fn who_cannot_be_called_is_told_why() {
     for (result, status, name) in [
@@ -207,6 +211,7 @@ fn quiet_but_asked(mut bench: Bench<Icscf>) {
     assert!(bench.node.is_quiet(), "{}", bench.node.snapshot());
 }
 
+/// TS 24.229 5.3.2.1: by capabilities.
 #[test]
 fn an_unregistered_user_gets_a_capable_s_cscf_and_another_if_that_one_will_not() {
     let mut bench = up(|_| {});
@@ -228,6 +233,7 @@ fn an_unregistered_user_gets_a_capable_s_cscf_and_another_if_that_one_will_not()
     quiet(&mut bench);
 }
 
+/// TS 24.229 5.3.2.2: 3xx and 480 through the S-CSCF that serves the user are the user's.
 #[test]
 fn what_the_callee_says_is_not_taken_for_the_s_cscfs_word() {
     for status in [302, 480, 486, 603] {
@@ -248,6 +254,7 @@ fn what_the_callee_says_is_not_taken_for_the_s_cscfs_word() {
     quiet(&mut bench);
 }
 
+/// TS 24.229 5.3.2.2: silence and 503.
 #[test]
 fn an_s_cscf_that_is_gone_is_replaced_by_capabilities() {
     for silent in [true, false] {
@@ -291,6 +298,7 @@ fn a_message_that_nobody_answers_is_no_reason_for_another_s_cscf() {
     quiet(&mut bench);
 }
 
+/// RFC 3261 16.10: while the HSS is asked, while it rings, while nobody answers.
 #[test]
 fn a_caller_who_gives_up_ends_it_at_each_step() {
     let cancel = |bench: &mut Bench<Icscf>| {
@@ -329,6 +337,7 @@ fn a_caller_who_gives_up_ends_it_at_each_step() {
     quiet(&mut bench);
 }
 
+/// TS 24.229 5.3.2.1A: the parameter orig, P-Served-User and P-Asserted-Identity.
 #[test]
 fn application_servers_originate_on_behalf_of_users() {
     let orig = format!("Route: <sip:icscf.{DOMAIN};lr;orig>\n");
@@ -358,6 +367,7 @@ fn application_servers_originate_on_behalf_of_users() {
     quiet(&mut bench);
 }
 
+/// TS 24.229 4.4: from outside the trust domain.
 #[test]
 fn what_strangers_say_of_themselves_is_taken_off() {
     let mut bench = up(|c| c.trusted = vec!["192.0.2.1".parse().unwrap()]);
@@ -368,6 +378,7 @@ fn what_strangers_say_of_themselves_is_taken_off() {
     assert_eq!(route(&at_first), ["<sip:one.example;lr>"], "and they do not use us as a relay");
 }
 
+/// TS 24.229 5.3.2.1: services by wildcard (P-Profile-Key), by the HSS, and by their domain.
 #[test]
 fn services_are_reached_at_their_application_server() {
     let mut bench = up(|_| {});

@@ -277,6 +277,7 @@ mod tests {
         plan.read(&Uri::parse(uri).unwrap(), |host| host == HOME).map(|called| called.number)
     }
 
+    /// RFC 3966 5.1.4: global numbers.
     #[test]
     fn what_is_dialled_becomes_a_global_number() {
         for (dialled, global) in [
@@ -317,6 +318,7 @@ mod tests {
         );
     }
 
+    /// RFC 3966 5.1.5: phone-context.
     #[test]
     fn the_context_of_a_number_counts_where_it_is_one() {
         for (uri, global) in [
@@ -352,6 +354,7 @@ mod tests {
         assert_eq!(number(&Numbering { dialled: false, ..berlin() }, &format!("sip:0301234@{HOME}")), None);
     }
 
+    /// RFC 4694 5: npdi and rn.
     #[test]
     fn a_ported_number_goes_by_its_routing_number() {
         let called = berlin().read(&Uri::parse("tel:+49301234;npdi;rn=+49-9999").unwrap(), |_| false).unwrap();

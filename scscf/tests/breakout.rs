@@ -83,6 +83,7 @@ fn naptr(regexp: &str) -> DnsRecord {
 
 const ENUM: &str = "suffix = '' => suffix = 'e164.arpa'";
 
+/// TS 24.229 5.4.3.2: dialled numbers become global ones.
 #[test]
 fn our_own_numbers_go_home_in_their_global_form() {
     for (dialled, uri) in [
@@ -115,6 +116,7 @@ fn the_table_of_numbers_goes_before_everything() {
     assert_eq!(play.request(PBX, "INVITE").uri(), "sip:0012125551234@pbx.example;user=phone");
 }
 
+/// TS 24.229 4.4: a trunk outside the trust domain.
 #[test]
 fn a_number_of_others_goes_to_a_trunk_without_what_only_the_network_says() {
     let mut play = up("");
@@ -131,6 +133,7 @@ fn a_number_of_others_goes_to_a_trunk_without_what_only_the_network_says() {
     play.is_quiet();
 }
 
+/// TS 24.229 5.4.3.2: what is not ours leaves by a trunk, or the next one.
 #[test]
 fn a_trunk_that_cannot_is_followed_by_the_next() {
     let next = |play: &mut Play| {
@@ -227,6 +230,7 @@ fn what_leads_nowhere_says_so() {
     assert_eq!(play.request(ICSCF, "INVITE").uri(), "tel:*43%23", "a service code is the home network's");
 }
 
+/// RFC 6116 3: ENUM; with number portability by RFC 4769 and RFC 4694.
 #[test]
 fn enum_says_where_a_number_is() {
     let dial = || {

@@ -86,6 +86,7 @@ mod tests {
         assert_eq!(refusal.result(), ResultCode::IDENTITY_NOT_REGISTERED);
     }
 
+    /// TS 29.228 6.1.4: services of unregistered users.
     #[test]
     fn services_for_the_unregistered_user_give_a_name_or_capabilities() {
         let mut f = Fixture::with(json!({ "msisdn": "4915112345678", "criteria": [
@@ -100,6 +101,7 @@ mod tests {
         assert_eq!(ask(&f, number().as_str(), false).unwrap(), answer(ResultCode::SUCCESS, Some(S1.into()), None));
     }
 
+    /// TS 29.228 6.1.4: Originating-Request.
     #[test]
     fn an_application_server_may_originate_for_who_is_not_registered() {
         let f = Fixture::new();
@@ -109,6 +111,7 @@ mod tests {
         assert!(decide(f.view(), &lir(impu("sip:nobody@ims.example"))).is_err());
     }
 
+    /// TS 29.228 6.1.4: the name of the application server, or of an S-CSCF; PSI activation state.
     #[test]
     fn a_service_is_at_its_application_server_or_at_an_s_cscf() {
         let direct = json!({ "identity": "sip:chat-!.*!@ims.example", "server": "sip:as.ims.example" });

@@ -377,6 +377,7 @@ mod tests {
         assert_eq!((f.state.registration(0), &f.state.assigned), (Registration::NotRegistered, &None));
     }
 
+    /// TS 29.228 6.1.2: UNREGISTERED_USER and NO_ASSIGNMENT for a wildcarded service.
     #[test]
     fn a_service_is_served_under_its_wildcard_and_never_registered() {
         let wildcard = "sip:chat-!.*!@ims.example";
