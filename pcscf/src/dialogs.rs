@@ -7,7 +7,7 @@
 use crate::charging::Icid;
 use crate::contacts::RegId;
 use crate::routes;
-use ims_core::{FewSet, Time, Transport};
+use ims_core::{ConnId, FewSet, Flow, Time, Transport};
 use ims_sip::endpoint::ServerTx;
 use ims_sip::headers::{CSeq, Contact, From, SessionExpires, To};
 use ims_sip::{Message, Method, Name};
@@ -32,6 +32,24 @@ pub(crate) enum Way {
     ToUe,
 }
 
+/// How a UE is reached in a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Line {
+    pub(crate) transport: Transport,
+    /// The connection that the INVITE came by, as long as it is open.
+    pub(crate) over: Option<Flow>,
+}
+
+impl Line {
+    pub(crate) fn of(invite: Flow) -> Self {
+        Self { transport: invite.transport, over: invite.conn.is_some().then_some(invite) }
+    }
+
+    fn conn(&self) -> Option<ConnId> {
+        self.over?.conn
+    }
+}
+
 /// The part of one UE in a session.
 #[derive(Debug)]
 pub(crate) struct Leg {
@@ -43,7 +61,7 @@ pub(crate) struct Leg {
     caller: Box<str>,
     pub(crate) icid: Icid,
     /// Of the first message between the UE and us: what we send keeps to it.
-    pub(crate) transport: Transport,
+    pub(crate) line: Line,
     /// The INVITE, until it has its final answer.
     pub(crate) invite: Option<ServerTx>,
     /// Boxed: while it rings there is often none.
@@ -172,6 +190,7 @@ impl Leg {
 pub(crate) struct Dialogs {
     legs: BTreeMap<LegId, Box<Leg>>,
     by_registration: BTreeMap<RegId, FewSet<LegId>>,
+    by_conn: BTreeMap<ConnId, FewSet<LegId>>,
     /// Tokens of registrations that gave way to a later one of their UE, whose sessions went on with it.
     inherited: BTreeMap<Arc<str>, RegId>,
     /// Registrations whose last session has ended.
@@ -189,7 +208,7 @@ impl Dialogs {
         way: Way,
         invite: &Message,
         icid: Icid,
-        transport: Transport,
+        line: Line,
         (tx, until): (ServerTx, Time),
     ) -> LegId {
         self.next_id += 1;
@@ -201,11 +220,14 @@ impl Dialogs {
             call_id: invite.text(Name::CallId).unwrap_or_default().trim().into(),
             caller: invite.text(Name::From).unwrap_or_default().trim().into(),
             icid,
-            transport,
+            line,
             invite: Some(tx),
             dialogs: SmallVec::new(),
             until,
         };
+        if let Some(conn) = line.conn() {
+            self.by_conn.entry(conn).or_default().insert(id);
+        }
         self.legs.insert(id, Box::new(leg));
         self.by_registration.entry(registration).or_default().insert(id);
         id
@@ -232,6 +254,14 @@ impl Dialogs {
 
     pub(crate) fn remove(&mut self, id: LegId) -> Option<Box<Leg>> {
         let leg = self.legs.remove(&id)?;
+        if let Some(conn) = leg.line.conn()
+            && let Some(ids) = self.by_conn.get_mut(&conn)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_conn.remove(&conn);
+            }
+        }
         if let Some(ids) = self.by_registration.get_mut(&leg.registration) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -241,6 +271,15 @@ impl Dialogs {
             }
         }
         Some(leg)
+    }
+
+    /// What went over this connection has to open another.
+    pub(crate) fn closed(&mut self, gone: ConnId) {
+        for id in &self.by_conn.remove(&gone).unwrap_or_default() {
+            if let Some(leg) = self.legs.get_mut(id) {
+                leg.line.over = None;
+            }
+        }
     }
 
     /// The UE has registered anew, at the same address: its sessions go on.

@@ -22,6 +22,8 @@ pub enum Refusal {
     NoServiceRoute,
     /// The UE takes another way than its Service-Route or its dialog, and the policy is to refuse that.
     RouteMismatch,
+    /// Proxy-Require names what this proxy does not know.
+    BadExtension { tags: String },
     /// A request of a UE within a dialog that is not known here, on a way that does not lead to its S-CSCF.
     NoSuchDialog { method: String },
     /// An emergency call that is not taken here, or not so.
@@ -92,6 +94,7 @@ impl Refusal {
             Self::UeSilent => 408,
             Self::UeGone { in_dialog: false } => 480,
             Self::UeGone { in_dialog: true } | Self::NoSuchDialog { .. } => 481,
+            Self::BadExtension { .. } => 420,
             Self::SecAgreeRequired => 421,
             Self::TooManyHops => 483,
             Self::NoOffer
@@ -120,6 +123,7 @@ impl Refusal {
             Self::NoServiceRoute => "no-service-route",
             Self::RouteMismatch => "route-mismatch",
             Self::NoSuchDialog { .. } => "no-such-dialog",
+            Self::BadExtension { .. } => "bad-extension",
             Self::Emergency { .. } => "emergency-elsewhere",
             Self::NoEmergency => "no-emergency",
             Self::RegisterFromCore => "register-from-core",
@@ -168,6 +172,7 @@ impl Refusal {
             Self::AnsweredInClear => "Use The Security Association",
             Self::NoSuchUe => "Not Found",
             Self::RouteMismatch => "Route Does Not Match",
+            Self::BadExtension { .. } => "Bad Extension",
             Self::UeGone { in_dialog: true } | Self::NoSuchDialog { .. } => "Call/Transaction Does Not Exist",
             Self::UeGone { in_dialog: false } => "Temporarily Unavailable",
             Self::UeSilent => "Request Timeout",
@@ -204,6 +209,7 @@ impl fmt::Display for Refusal {
             Self::RouteMismatch => f.write_str(
                 "the UE does not follow the route that it was given: route_mismatch = \"replace\" puts it right instead",
             ),
+            Self::BadExtension { tags } => write!(f, "Proxy-Require wants {tags}, which no proxy here knows"),
             Self::NoSuchDialog { method } => {
                 write!(f, "{method} of a UE within a dialog that is not known here and does not lead to its S-CSCF")
             }

@@ -36,7 +36,7 @@ pub use error::Refusal;
 use crate::admission::Admission;
 use crate::agreement::Waiting;
 use crate::contacts::{Access, Contacts, RegId, Registration};
-use crate::dialogs::{Dialogs, LegId};
+use crate::dialogs::{Dialogs, LegId, Line};
 use crate::kept::Restored;
 use crate::measure::Measured;
 use crate::reg_event::Watches;
@@ -285,6 +285,9 @@ impl Pcscf {
         if let Refusal::Emergency { instead, token } = refusal {
             self.alternative(&mut answer, *instead, token.as_deref());
         }
+        if let Refusal::BadExtension { tags } = refusal {
+            answer.push_back(Name::Unsupported, tags);
+        }
         if matches!(status, 421 | 494) {
             answer.push_back(Name::Require, "sec-agree");
             answer.push_back(Name::SecurityServer, sec_agree::acceptable(&self.config.security));
@@ -312,13 +315,20 @@ impl Pcscf {
         self.egress_of(self.contacts.by_token(token)?, None)
     }
 
-    /// The same, by this transport when a session keeps to it.
-    fn egress_of(&self, id: RegId, pinned: Option<Transport>) -> Option<Egress> {
+    /// The same, on the line that a session keeps to.
+    fn egress_of(&self, id: RegId, line: Option<Line>) -> Option<Egress> {
         let registration = self.contacts.by_id(id)?;
+        let pinned = line.map(|line| line.transport);
+        // The connection of the session, unless it is one of SAs that are gone.
+        let over = line.and_then(|line| self.way_out(line.over?));
         match &registration.access {
             Access::Clear { flow } => Some(Egress {
-                flow: match pinned {
-                    Some(transport) if transport != flow.transport => Flow { transport, conn: None, ..*flow },
+                flow: match (over, pinned) {
+                    (Some(over), _) => over,
+                    (None, Some(Transport::Tcp)) if flow.transport == Transport::Udp => {
+                        let remote = registration.listens_at().unwrap_or(flow.remote);
+                        Flow::tcp(SocketAddr::new(flow.local.ip(), 0), remote)
+                    }
                     _ if flow.transport == Transport::Tcp && flow.conn.is_none() => {
                         let remote = registration.listens_at().unwrap_or(flow.remote);
                         Flow::tcp(SocketAddr::new(flow.local.ip(), 0), remote)
@@ -332,6 +342,7 @@ impl Pcscf {
                 let outward = held.outward(pinned.unwrap_or(*transport));
                 // The connection of the UE ends in its port_uc and our port_ps.
                 let flow = match conn {
+                    _ if over.is_some() => over?,
                     Some(conn) if outward.transport == Transport::Tcp => Flow {
                         conn: Some(*conn),
                         local: SocketAddr::new(held.set.pcscf, held.set.port_ps),
@@ -400,6 +411,7 @@ impl Node for Pcscf {
             Event::SipFailed { tag, flow, error } => self.sip.on_send_failed(tag, flow, error, ctx),
             Event::FlowClosed(conn) => {
                 self.contacts.closed(conn);
+                self.dialogs.closed(conn);
                 self.sip.on_flow_closed(conn, ctx);
             }
             Event::Dns { id, answer } => drop(self.sip.on_dns(id, answer, ctx)),

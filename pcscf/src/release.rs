@@ -50,7 +50,7 @@ impl Pcscf {
                     self.sip.send_request(message, Destination::Uri(next), ctx);
                 }
                 Way::ToUe => {
-                    if let Some(egress) = self.egress_of(id, Some(leg.transport)) {
+                    if let Some(egress) = self.egress_of(id, Some(leg.line)) {
                         let to = Destination::Flow { flow: egress.flow, sent_by: egress.sent_by, leg: Leg::Ue };
                         self.sip.send_request(message, to, ctx);
                     }

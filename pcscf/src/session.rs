@@ -7,7 +7,7 @@
 use crate::charging::{self, Icid};
 use crate::config::RoutePolicy;
 use crate::contacts::{RegId, Registration};
-use crate::dialogs::{LegId, Names, Way};
+use crate::dialogs::{LegId, Line, Names, Way};
 use crate::register::Inbound;
 use crate::sa::State;
 use crate::{Pcscf, Refusal, border, identity, routes};
@@ -34,6 +34,8 @@ pub(crate) struct Passing {
     /// Record-Route as it was sent to a UE, our entry in the form for the core: what its answer has to say.
     recorded: Vec<Box<str>>,
     begins: bool,
+    /// When no connection can be made that the session keeps to: the same by datagram.
+    instead: Option<Box<(Message, Destination)>>,
 }
 
 impl Passing {
@@ -55,6 +57,7 @@ impl Pcscf {
         let names = Names::of(message).ok_or_else(|| Refusal::Malformed("From, To or Call-ID".into()))?;
         let begins = !names.is_in_dialog();
         let emergency = if begins { self.emergency(message) } else { None };
+        knows_what_is_required(message)?;
         let mut outward = message.clone();
         decrement_max_forwards(&mut outward).map_err(|_| Refusal::TooManyHops)?;
         take_own_route(&mut outward, |uri| self.config.is_own(uri));
@@ -90,7 +93,7 @@ impl Pcscf {
             outward.push_front(Name::RecordRoute, self.config.route_for_core(&token));
         }
         let leg = match (leg, begins && method == Method::Invite) {
-            (None, true) => Some(self.begin(id, Way::FromUe, &outward, icid.clone(), from, from.flow.transport, ctx)),
+            (None, true) => Some(self.begin(id, Way::FromUe, &outward, icid.clone(), from, Line::of(from.flow), ctx)),
             (leg, _) => leg,
         };
         let passing = Passing {
@@ -103,6 +106,7 @@ impl Pcscf {
             called: None,
             recorded: Vec::new(),
             begins,
+            instead: None,
         };
         let next = prepare_next_hop(&mut outward);
         self.carry(message, passing, outward, Destination::Uri(next), ctx);
@@ -237,12 +241,13 @@ impl Pcscf {
         }
         let names = Names::of(message).ok_or_else(|| Refusal::Malformed("From, To or Call-ID".into()))?;
         let in_dialog = names.is_in_dialog();
+        knows_what_is_required(message)?;
         let token = own.as_deref().and_then(|own| Uri::parse(own).ok()?.user()).ok_or(Refusal::NoSuchUe)?;
         let id = self.reachable(token, in_dialog).ok_or(Refusal::UeGone { in_dialog })?;
         decrement_max_forwards(&mut inward).map_err(|_| Refusal::TooManyHops)?;
         let leg = if in_dialog { self.dialogs.find(id, Way::ToUe, &names) } else { None };
-        let transport = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.transport);
-        let egress = self.egress_of(id, transport).ok_or(Refusal::NoWayToUe)?;
+        let line = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.line);
+        let egress = self.egress_of(id, line).ok_or(Refusal::NoWayToUe)?;
         let charged = Icid::read(message);
         let called = message.first::<PCalledPartyId<'_>>().ok().flatten().map(|called| called.0.uri.into());
         border::toward_ue(&mut inward);
@@ -264,7 +269,8 @@ impl Pcscf {
             (None, true) => {
                 self.room_for(method)?;
                 let icid = icid.clone().unwrap_or_else(|| Icid::fresh(&self.config.host, ctx.rng));
-                Some(self.begin(id, Way::ToUe, message, icid, from, egress.flow.transport, ctx))
+                let line = Line { transport: egress.flow.transport, over: None };
+                Some(self.begin(id, Way::ToUe, message, icid, from, line, ctx))
             }
             (leg, _) => leg,
         };
@@ -278,6 +284,7 @@ impl Pcscf {
             called,
             recorded,
             begins: !in_dialog,
+            instead: self.instead(id, egress.flow, &inward),
         };
         let to = Destination::Flow { flow: egress.flow, sent_by: egress.sent_by, leg: Leg::Ue };
         self.carry(message, passing, inward, to, ctx);
@@ -300,11 +307,11 @@ impl Pcscf {
         invite: &Message,
         icid: Icid,
         from: Inbound,
-        transport: Transport,
+        line: Line,
         ctx: &Ctx<'_>,
     ) -> LegId {
         let until = ctx.now + self.config.timers.longest_session.0;
-        let leg = self.dialogs.begin(id, way, invite, icid, transport, (from.tx, until));
+        let leg = self.dialogs.begin(id, way, invite, icid, line, (from.tx, until));
         self.watch(leg);
         leg
     }
@@ -351,8 +358,8 @@ impl Pcscf {
         let id = self.reachable(token, true).ok_or(Refusal::UeGone { in_dialog: true })?;
         decrement_max_forwards(&mut inward).map_err(|_| Refusal::TooManyHops)?;
         let leg = Names::of(message).and_then(|names| self.dialogs.find(id, Way::ToUe, &names));
-        let transport = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.transport);
-        let egress = self.egress_of(id, transport).ok_or(Refusal::NoWayToUe)?;
+        let line = leg.and_then(|leg| self.dialogs.get(leg)).map(|leg| leg.line);
+        let egress = self.egress_of(id, line).ok_or(Refusal::NoWayToUe)?;
         border::toward_ue(&mut inward);
         let to = Destination::Flow { flow: egress.flow, sent_by: egress.sent_by, leg: Leg::Ue };
         self.sip.send_ack(inward, to, ctx);
@@ -399,8 +406,25 @@ impl Pcscf {
         self.sip.respond(to, response, ctx);
     }
 
+    /// A UE that registered by datagrams listens there; whether it takes connections, one has to try.
+    fn instead(&self, id: RegId, flow: Flow, inward: &Message) -> Option<Box<(Message, Destination)>> {
+        let by_udp = self.egress_of(id, None).filter(|other| {
+            flow.transport == Transport::Tcp && flow.conn.is_none() && other.flow.transport == Transport::Udp
+        })?;
+        let to = Destination::Flow { flow: by_udp.flow, sent_by: by_udp.sent_by, leg: Leg::Ue };
+        Some(Box::new((inward.clone(), to)))
+    }
+
     /// All is tried, and nobody took it.
     fn end(&mut self, to: ServerTx, ctx: &mut Ctx<'_>) {
+        if let Some(passage) = self.relay.get_mut(to)
+            && matches!(passage.cause, Some(ClientFailure::Transport(_)))
+            && !passage.is_cancelled()
+            && let Some(instead) = passage.with.instead.take()
+        {
+            let client = self.sip.send_request(instead.0, instead.1, ctx);
+            return self.relay.branch(to, client);
+        }
         let Some((passage, mut response)) = self.relay.settle(to) else { return };
         let passing = passage.with;
         let refusal = match (passage.cause, passing.way) {
@@ -439,7 +463,7 @@ impl Pcscf {
     ) {
         // What was too large for a datagram went over a connection: so does the rest.
         if let (Way::ToUe, true, Some(leg)) = (way, begins, self.dialogs.get_mut(leg)) {
-            leg.transport = by;
+            leg.line.transport = by;
         }
         match begins {
             true => {
@@ -500,6 +524,17 @@ impl Pcscf {
             true => routes::set_recorded(response, &passing.recorded),
             false => drop(response.remove(Name::RecordRoute)),
         }
+    }
+}
+
+/// RFC 3261 16.3 step 5: what a proxy is required to know and does not, it refuses. Privacy is RFC 3323, and done here; the security
+/// agreement ends here.
+fn knows_what_is_required(message: &Message) -> Result<(), Refusal> {
+    let known = |tag: &&str| ["sec-agree", "privacy"].iter().any(|known| known.eq_ignore_ascii_case(tag));
+    let unknown: Vec<&str> = message.tokens(Name::ProxyRequire).into_iter().filter(|tag| !known(tag)).take(8).collect();
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::BadExtension { tags: unknown.join(", ") }),
     }
 }
 

@@ -604,6 +604,49 @@ fn what_is_too_large_for_the_path_goes_by_tcp_within_the_set_and_so_does_the_res
     assert_eq!(flow, tcp);
 }
 
+/// A session that began on a connection of the UE stays on it, and goes on by another, or by datagram, when that is gone.
+#[test]
+fn a_leg_keeps_its_connection_as_long_as_it_can() {
+    let mut bench = bench();
+    let mut a = Caller::attached(&mut bench, Handset::udp4());
+    let set = a.ue.set.unwrap();
+    a.ue.transport = Transport::Tcp;
+    a.ue.conn = ConnId(77);
+    let invite = a.send(&mut bench, "INVITE", ROUTES).forwarded();
+    answer_with(&mut bench, &invite, 200, &[]).answered();
+    let mut core = Core { path: String::new(), n: 0, call: a.call.clone() };
+    let token = invite.text(Name::RecordRoute).unwrap().to_owned();
+    let mut info = |bench: &mut Bench| {
+        let text = core.text("INFO", &token, &format!("<sip:a@{DOMAIN}>;tag=ue"), "");
+        let text = text.replace("<sip:far@x>;tag=far", "<tel:+4930999>;tag=core");
+        to_ue(bench.packet(mw(), &text))
+    };
+    assert_eq!(info(&mut bench).0, a.ue.flow_of(&set));
+    bench.handle(Event::FlowClosed(ConnId(77)));
+    let (flow, _) = info(&mut bench);
+    let udp = Flow { transport: Transport::Udp, ..flow };
+    assert_eq!((flow.transport, flow.conn, flow.remote.port()), (Transport::Tcp, None, set.port_us));
+    // It does not take connections.
+    let out = bench.fail_last(ims_core::FlowError::Refused);
+    let (flow, info) = to_ue(out);
+    assert_eq!((flow, info.method().as_str()), (udp, "INFO"));
+    let ok = Message::response(&info, 200, None);
+    a.ue.transport = Transport::Udp;
+    let out = bench.handle(Event::Sip(Packet { flow: a.flow(), bytes: ok.to_bytes() }));
+    assert_eq!(to_core(out).status(), 200);
+}
+
+/// RFC 3261 16.3.
+#[test]
+fn what_a_proxy_is_required_to_know_and_does_not_is_refused() {
+    let mut bench = bench();
+    let mut a = Caller::attached(&mut bench, Handset::udp4());
+    let refusal = a.send(&mut bench, "INVITE", "Proxy-Require: sec-agree, teleport\r\n").answered().1;
+    assert_eq!((refusal.status(), refusal.text(Name::Unsupported)), (420, Some("teleport")));
+    assert_eq!(bench.refused("bad-extension"), 1);
+    a.send(&mut bench, "INVITE", "Proxy-Require: sec-agree, privacy\r\n").forwarded();
+}
+
 /// 5.2.8.1: the UE is gone, the other end hears it.
 #[test]
 fn a_session_ends_with_the_registration_of_its_ue() {
