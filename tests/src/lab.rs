@@ -74,7 +74,7 @@ impl Default for LabConfig {
         let mut scscf = scscf::Config {
             listen: addr(SCSCF),
             udp_limit: 60_000,
-            next_hops: hops(&[("", ICSCF), ("pcscf", PCSCF_MW)]),
+            next_hops: hops(&[("", ICSCF), ("pcscf", PCSCF_MW), ("scscf", SCSCF), ("scscf2", SCSCF2)]),
             ..Default::default()
         };
         scscf.diameter.peers = vec![peer("hss", true)];

@@ -75,6 +75,7 @@ impl Server {
             udp_limit: 60_000,
             hops: StaticHops::read(&BTreeMap::from([
                 (format!("scscf.{}", crate::lab::DOMAIN), vec!["udp:10.0.1.3:6060".to_owned()]),
+                (format!("scscf2.{}", crate::lab::DOMAIN), vec!["udp:10.0.1.5:6060".to_owned()]),
                 (format!("pcscf.{}", crate::lab::DOMAIN), vec!["udp:10.0.1.1:5070".to_owned()]),
             ]))
             .expect("hops"),

@@ -199,3 +199,75 @@ fn who_is_not_registered_is_not_reached_unless_a_server_answers() {
     assert!(format!("{refused:?}").contains("480"), "{refused:?}");
     scene.rest();
 }
+
+/// Nothing is kept of a dialog: what a request in one needs stands in its Route.
+#[test]
+fn a_call_outlives_the_restart_of_its_scscf() {
+    let proxy = Part::Proxy { stays: true };
+    let mut scene = scene(std::slice::from_ref(&proxy), &[Part::B2bua], ANSWERS);
+    scene.lab.call(0, 1).unwrap();
+    scene.lab.world.crash(scene.lab.scscf);
+    let scscf = scene.lab.scscf;
+    scene.lab.rebuild(scscf);
+    scene.lab.world.run_for(Duration::from_secs(3));
+    for who in [0, 1] {
+        scene.lab.tell(who, "hold", Value::Null).unwrap();
+        scene.lab.tell(who, "resume", Value::Null).unwrap();
+    }
+    scene.lab.tell(1, "hangup", Value::Null).unwrap();
+    scene.rest();
+    assert_eq!(scene.lab.ended(0), ["hung-up-by-peer"]);
+}
+
+#[test]
+fn an_scscf_that_dies_while_it_rings_leaves_nothing_half_done() {
+    let mut scene = scene(&[Part::Proxy { stays: true }], &[], "");
+    let call = scene.lab.dial(0, &msisdn(1));
+    scene.lab.world.run_for(Duration::from_secs(3));
+    let scscf = scene.lab.scscf;
+    scene.lab.world.crash(scscf);
+    scene.lab.rebuild(scscf);
+    scene.lab.world.run_for(Duration::from_secs(400));
+    scene.rest();
+    assert!(scene.lab.world.reply(call).unwrap().is_err());
+    scene.lab.script(1, ANSWERS);
+    scene.lab.call(0, 1).unwrap();
+    scene.lab.tell(0, "hangup", Value::Null).unwrap();
+    scene.rest();
+}
+
+#[test]
+fn users_of_two_scscfs_call_each_other() {
+    let proxy = Part::Proxy { stays: false };
+    let config = LabConfig { scscfs: 2, ..LabConfig::default() };
+    let mut config = LabConfig { handsets: 2, provision: false, ..config };
+    config.pcscf.gm.path_mtu = 9000;
+    let mut lab = Lab::new(config);
+    for (number, case) in [(0, "originating"), (1, "terminating")] {
+        let (_, uri) = lab.add_server(proxy.clone());
+        lab.provision(number, json!({ "criteria": [criterion(0, &uri, case, &json!({}))] }));
+    }
+    lab.register(0).unwrap();
+    // The other is not there when the second registers.
+    let first = lab.subscriber(0)["scscf"].as_str().unwrap_or_default().contains("scscf2");
+    let (away, other) = if first { (lab.scscf2.unwrap(), lab.scscf) } else { (lab.scscf, lab.scscf2.unwrap()) };
+    lab.world.crash(away);
+    lab.register(1).unwrap();
+    lab.rebuild(away);
+    lab.world.run_for(Duration::from_secs(3));
+    assert_ne!(lab.subscriber(0)["scscf"], lab.subscriber(1)["scscf"]);
+    for number in 0..2 {
+        lab.script(number, ANSWERS);
+    }
+    for (from, to) in [(0, 1), (1, 0)] {
+        lab.call(from, to).unwrap();
+        lab.world.run_for(Duration::from_secs(1));
+        lab.tell(to, "hold", Value::Null).unwrap();
+        lab.tell(from, "hangup", Value::Null).unwrap();
+        lab.rest();
+        lab.assert_no_faults();
+    }
+    for scscf in [away, other] {
+        assert_eq!(lab.world.snapshot(scscf)["application_servers"]["answered"], 1);
+    }
+}
