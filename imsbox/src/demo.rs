@@ -23,33 +23,55 @@ const K: &str = "465b5ce8b199b49faa5f0a2ee238a6bc";
 const OPC: &str = "cd63cb71954a9f4e48a5994e37a02baf";
 /// What a handset says when it has done what it was told to do.
 const DONE: &str = "done";
-/// What a handset does that is called.
+/// What a handset does that is called: as plain as can be, or with all that a VoLTE call has.
 const ANSWERS: &str = "[called]\nanswer_after = '1s'";
+const ANSWERS_FULLY: &str = "[calling]\nvideo = true\nsession_expires = 1800\n\
+    [called]\nringing = 183\nreliable = true\nearly_media = true\nvideo = true\nanswer_after = '1s'";
+/// Where a handset changes to TCP in a full call: an INVITE with video, and its Route, does not fit.
+const PATH_LIMIT: usize = 1200;
 const SUBSCRIBERS: [(&str, &str); 2] = [("001010000000001", "4915100000001"), ("001010000000002", "4915100000002")];
 
-pub(crate) async fn run() -> Result<()> {
-    let report = ims_shell::probe().await;
-    let program = std::env::current_exe().context("cannot find the imsbox program itself")?;
-    match report.esp {
-        Ok(()) if Namespaces::possible() => {
-            println!("IPsec: this kernel has ESP; core and handsets run in network namespaces of their own.");
-            let spaces = Namespaces::make().context("cannot make the demo's network namespaces")?;
-            let status = Command::new("ip")
-                .args(["netns", "exec", &spaces.core])
-                .arg(program)
-                .args(["demo-core", "--handsets-in", &spaces.ue])
-                .status()?;
-            finish(status)
-        }
-        Ok(()) => {
-            println!(
-                "IPsec: this kernel has ESP, but the demo needs root to make network namespaces; registering without IPsec."
-            );
-            Core { handsets_in: None }.run().await
-        }
-        Err(why) => {
-            println!("IPsec: not shown here, because {why}. Registering without IPsec.");
-            Core { handsets_in: None }.run().await
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Demo {
+    /// The handsets speak TCP
+    #[arg(long)]
+    tcp: bool,
+    /// The call has it all: reliable ringing with early media (PRACK), video, UPDATE, hold and resume, and a request too large
+    /// for UDP
+    #[arg(long)]
+    full: bool,
+}
+
+impl Demo {
+    fn args(&self) -> impl Iterator<Item = &'static str> {
+        self.tcp.then_some("--tcp").into_iter().chain(self.full.then_some("--full"))
+    }
+
+    pub(crate) async fn run(self) -> Result<()> {
+        let report = ims_shell::probe().await;
+        let program = std::env::current_exe().context("cannot find the imsbox program itself")?;
+        match report.esp {
+            Ok(()) if Namespaces::possible() => {
+                println!("IPsec: this kernel has ESP; core and handsets run in network namespaces of their own.");
+                let spaces = Namespaces::make().context("cannot make the demo's network namespaces")?;
+                let status = Command::new("ip")
+                    .args(["netns", "exec", &spaces.core])
+                    .arg(program)
+                    .args(["demo-core", "--handsets-in", &spaces.ue])
+                    .args(self.args())
+                    .status()?;
+                finish(status)
+            }
+            Ok(()) => {
+                println!(
+                    "IPsec: this kernel has ESP, but the demo needs root to make network namespaces; registering without IPsec."
+                );
+                Core { handsets_in: None, demo: self }.run().await
+            }
+            Err(why) => {
+                println!("IPsec: not shown here, because {why}. Registering without IPsec.");
+                Core { handsets_in: None, demo: self }.run().await
+            }
         }
     }
 }
@@ -109,6 +131,8 @@ pub(crate) struct Core {
     /// Network namespace of the handsets; without it, everything is on loopback and without IPsec
     #[arg(long)]
     handsets_in: Option<String>,
+    #[command(flatten)]
+    demo: Demo,
 }
 
 impl Core {
@@ -164,6 +188,11 @@ impl Core {
     fn talk(&self, phones: &mut [Phone]) -> Result<()> {
         let caller = phones.first_mut().context("there is no handset")?;
         caller.say("call", &json!({ "to": format!("+{}", SUBSCRIBERS[1].1) }))?;
+        if self.demo.full {
+            for change in ["update", "hold", "resume", "audio"] {
+                caller.say(change, &json!({}))?;
+            }
+        }
         std::thread::sleep(Duration::from_millis(500));
         caller.say("hangup", &json!({}))
     }
@@ -180,6 +209,7 @@ impl Core {
             None => Command::new(program),
         };
         command.args(["demo-handsets", "--pcscf", &format!("{core}:5060"), "--address", address, "--imsi", imsi]);
+        command.args(self.demo.args());
         if self.handsets_in.is_some() {
             command.arg("--ipsec");
         }
@@ -286,12 +316,14 @@ pub(crate) struct Handsets {
     imsi: String,
     #[arg(long)]
     ipsec: bool,
+    #[command(flatten)]
+    demo: Demo,
 }
 
 impl Handsets {
     pub(crate) async fn run(self) -> Result<()> {
         ims_shell::init_logging("warn")?;
-        let config = ue::Config {
+        let mut config = ue::Config {
             imsi: self.imsi.clone(),
             k: ue::Key::from_hex(K).unwrap_or_default(),
             opc: ue::Key::from_hex(OPC),
@@ -300,9 +332,15 @@ impl Handsets {
             allow_unprotected: !self.ipsec,
             expires: 3600,
             seal: true,
-            script: ue::Script::parse("demo", ANSWERS)?,
+            script: ue::Script::parse("demo", if self.demo.full { ANSWERS_FULLY } else { ANSWERS })?,
             ..ue::Config::default()
         };
+        if self.demo.tcp {
+            config.transport = ue::config::GmTransport::Tcp;
+        }
+        if self.demo.full {
+            config.udp_limit = PATH_LIMIT;
+        }
         let wiring = config.wiring();
         let handset = ue::Ue::new(config)?;
         let settings = ims_shell::Settings { http: Listen::Off, ..Default::default() };

@@ -1,7 +1,7 @@
 //! The message ladder of the demo, drawn from what the shell's tap shows.
 
 use ims_core::sa::SaChange;
-use ims_core::{Action, Event, Time};
+use ims_core::{Action, Event, Flow, Time, Transport};
 use ims_diameter::{cx, dict};
 use ims_shell::{Listening, Tapped};
 use ims_sip::Message;
@@ -68,6 +68,16 @@ impl Ladder {
         known.ok().flatten().unwrap_or(handset)
     }
 
+    /// What the label says of how a message travelled; nothing of the plain way.
+    fn way(&self, flow: &Flow) -> &'static str {
+        match (self.is_protected(flow.local), flow.transport) {
+            (true, Transport::Tcp) => " [IPsec, TCP]",
+            (true, Transport::Udp) => " [IPsec]",
+            (false, Transport::Tcp) => " [TCP]",
+            (false, Transport::Udp) => "",
+        }
+    }
+
     fn is_protected(&self, addr: SocketAddr) -> bool {
         self.listening.lock().is_ok_and(|l| l.iter().any(|l| l.addr == addr && l.protected))
     }
@@ -85,13 +95,13 @@ impl Ladder {
         let here = column(node);
         match what {
             Tapped::Event(Event::Sip(packet)) => {
-                if let Some(label) = sip_label(&packet.bytes, self.is_protected(packet.flow.local)) {
+                if let Some(label) = sip_label(&packet.bytes, self.way(&packet.flow)) {
                     self.push(at, self.owner(packet.flow.remote), here, label);
                 }
             }
             // What local nodes get is shown when they get it; the handsets live elsewhere.
             Tapped::Action(Action::SendSip { flow, bytes, .. }) if is_handset(self.owner(flow.remote)) => {
-                if let Some(label) = sip_label(bytes, self.is_protected(flow.local)) {
+                if let Some(label) = sip_label(bytes, self.way(flow)) {
                     self.push(at, here, self.owner(flow.remote), label);
                 }
             }
@@ -186,14 +196,14 @@ impl Columns {
     }
 }
 
-fn sip_label(bytes: &bytes::Bytes, protected: bool) -> Option<String> {
+fn sip_label(bytes: &bytes::Bytes, way: &str) -> Option<String> {
     let message = Message::parse(bytes.clone()).ok()?;
     let what = if message.is_request() {
         message.method().as_str().to_owned()
     } else {
         format!("{} {}", message.status(), String::from_utf8_lossy(message.reason()))
     };
-    Some(if protected { format!("{what} [IPsec]") } else { what })
+    Some(format!("{what}{way}"))
 }
 
 /// Cx only: the base protocol's own messages would hide the story.

@@ -37,8 +37,8 @@ struct Cli {
 enum Command {
     /// Run P-CSCF, I-CSCF, S-CSCF and HSS until SIGTERM or Ctrl-C
     Up,
-    /// Show the whole story on this machine with throw-away data: two handsets attach
-    Demo,
+    /// Show the whole story on this machine with throw-away data: two handsets attach, and call
+    Demo(demo::Demo),
     /// Look at configuration and machine: one line for each thing that has to be right, with the fix
     Check,
     /// Provision subscribers
@@ -100,7 +100,7 @@ fn run(cli: Cli) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         match cli.command {
             Command::Up => Ok(()), // above
-            Command::Demo => demo::run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::DemoCore(core) => core.run().await,
             Command::DemoHandsets(handsets) => handsets.run().await,
             Command::Check => check::run(load(&machine_addresses().await), &cli.target).await,

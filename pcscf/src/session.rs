@@ -113,13 +113,13 @@ impl Pcscf {
         Ok(())
     }
 
-    /// The registered UE that sent this. Over an SA set it is that of the set, once somebody has been authenticated over it; in
-    /// clear, the address decides.
+    /// The registered UE that sent this. Over an SA set it is that of the set: whoever uses it has the keys of the SIM, even before
+    /// the S-CSCF has seen its answer (a new authentication while there is traffic). In clear, the address decides.
     fn speaking(&self, flow: Flow, message: &Message) -> Option<RegId> {
         let is_registered = |id: &RegId| self.contacts.by_id(*id).is_some_and(Registration::is_registered);
         if self.config.is_protected(flow.local) {
             let held = self.sets.by_id(self.sets.live(flow.remote, flow.local)?)?;
-            let proven = matches!(held.state, State::Active | State::Retiring);
+            let proven = matches!(held.state, State::Active | State::Retiring | State::Proposed { used: true });
             return proven.then_some(held.registration).filter(is_registered);
         }
         let at: Vec<RegId> = self.contacts.by_clear_remote(flow.remote).filter(is_registered).collect();

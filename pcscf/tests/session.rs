@@ -816,10 +816,16 @@ fn a_ue_without_ipsec_calls_where_the_policy_lets_it() {
     assert_eq!((flow, message.method().as_str()), (ue.clear_flow(), "MESSAGE"));
 }
 
-/// The set of a challenge that nobody has answered yet carries nothing but REGISTER.
+/// Before its UE is registered a set carries nothing but REGISTER. Of a new authentication, both sets carry what there is: whoever
+/// uses the new one has the keys of the SIM.
 #[test]
-fn nothing_but_register_comes_over_a_set_before_its_ue_is_authenticated() {
+fn a_set_carries_calls_as_soon_as_its_ue_is_registered() {
     let mut bench = bench();
+    let mut stranger = Handset::udp4();
+    stranger.set = Some(stranger.get_challenged(&mut bench));
+    let mut a = Caller { ue: stranger, branch: 0, cseq: 0, call: "session-1".into() };
+    assert_eq!(a.send(&mut bench, "INVITE", "").answered().1.status(), 403);
+    let mut bench = self::bench();
     let mut a = Caller::attached(&mut bench, Handset::udp4());
     let old = a.ue.set.unwrap();
     a.ue.renew();
@@ -827,9 +833,8 @@ fn nothing_but_register_comes_over_a_set_before_its_ue_is_authenticated() {
     let asked = bench.challenge(&request, "bmV3");
     let (id, new) = asked.install();
     bench.kernel(id, Ok(())).answered();
-    a.ue.set = Some(new);
-    assert_eq!(a.send(&mut bench, "INVITE", "").answered().1.status(), 403);
-    a.ue.set = Some(old);
-    a.call = "session-2".into();
-    a.send(&mut bench, "INVITE", "").forwarded();
+    for (set, call) in [(new, "session-2"), (old, "session-3")] {
+        (a.ue.set, a.call) = (Some(set), call.into());
+        a.send(&mut bench, "INVITE", "").forwarded();
+    }
 }

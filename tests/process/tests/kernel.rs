@@ -67,7 +67,7 @@ fn boot() {
     assert!(failed.is_empty(), "{}\n--- imsbox:\n{}", failed.join("\n"), log(&folder, "imsbox.log"));
     let passed = report.lines().filter(|l| l.starts_with("ok ")).count();
     let console = kernel.printed();
-    let expected = cases().len() + 8 + life::VERDICTS;
+    let expected = cases().len() + 10 + life::VERDICTS;
     assert_eq!(passed, expected, "--- console:\n{console}\n--- imsbox:\n{}", log(&folder, "imsbox.log"));
 }
 
@@ -181,7 +181,13 @@ fn core(folder: &Path) {
     life::wait_for(folder, "attached");
     let core = life::restarts(folder, &imsbox, &config, core, &mut report);
     let handsets = handsets.and_then(|mut child| child.wait());
-    verdict(&mut report, "imsbox demo attaches two handsets inside IPsec", demo(&imsbox));
+    let plain = ["BYE [IPsec]"];
+    verdict(&mut report, "imsbox demo: two handsets attach and call inside IPsec", demo(&imsbox, &[], &plain));
+    let full = ["INVITE [IPsec, TCP]", "PRACK [IPsec", "UPDATE [IPsec", "200 OK [IPsec]", "BYE [IPsec]"];
+    let name = "a call with PRACK, UPDATE, hold and an INVITE too large for UDP, inside IPsec";
+    verdict(&mut report, name, demo(&imsbox, &["--full"], &full));
+    let over_tcp = ["ACK [IPsec, TCP]", "PRACK [IPsec, TCP]", "UPDATE [IPsec, TCP]", "BYE [IPsec, TCP]"];
+    verdict(&mut report, "the same over TCP", demo(&imsbox, &["--full", "--tcp"], &over_tcp));
     verdict(
         &mut report,
         "the handsets ran to the end",
@@ -199,11 +205,12 @@ fn core(folder: &Path) {
 }
 
 /// The demo makes network namespaces of its own, so it runs beside everything else.
-fn demo(imsbox: &str) -> handset::Result<()> {
-    let out = Command::new(imsbox).arg("demo").output().map_err(|e| e.to_string())?;
+fn demo(imsbox: &str, args: &[&str], seen: &[&str]) -> handset::Result<()> {
+    let out = Command::new(imsbox).arg("demo").args(args).output().map_err(|e| e.to_string())?;
     let text = [out.stdout, out.stderr].map(|b| String::from_utf8_lossy(&b).into_owned()).concat();
-    let expected = ["2 of 2 handsets are registered, inside IPsec", "BYE [IPsec]", "neither found fault"];
-    if out.status.success() && expected.iter().all(|words| text.contains(words)) { Ok(()) } else { Err(text) }
+    let all = ["2 of 2 handsets are registered, inside IPsec", "neither found fault"];
+    let missing: Vec<_> = all.iter().chain(seen).filter(|words| !text.contains(**words)).collect();
+    if out.status.success() && missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} not in:\n{text}")) }
 }
 
 fn status_shows_all(imsbox: &str, config: &Path) -> handset::Result<()> {
