@@ -21,6 +21,8 @@ mod ts24229 {
     mod c5_2_6;
     #[path = "5_3_1.rs"]
     mod c5_3_1;
+    #[path = "5_3_2.rs"]
+    mod c5_3_2;
     #[path = "5_4_1_2.rs"]
     mod c5_4_1_2;
     #[path = "5_4_1_2_1a.rs"]
