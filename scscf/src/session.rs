@@ -271,13 +271,16 @@ impl Scscf {
 
     /// TS 24.229 4.5: the network that a request comes from. A request without a vector gets one.
     pub(crate) fn write_orig_ioi(&self, request: &mut Message, ctx: &mut Ctx<'_>) {
-        let fresh = ctx.rng.token(16);
         let known: Option<PChargingVector<'_>> = request.first().ok().flatten();
+        let fresh = if known.is_none() { ctx.rng.token(16) } else { String::new() };
         let vector = PChargingVector {
             orig_ioi: Some(&self.config.domain),
             term_ioi: None,
             ..known.unwrap_or(PChargingVector { icid_value: &fresh, ..PChargingVector::default() })
         };
+        if known.as_ref().is_some_and(|known| known.orig_ioi == vector.orig_ioi && known.term_ioi.is_none()) {
+            return;
+        }
         let vector = vector.to_string();
         request.set(Name::PChargingVector, vector);
     }
