@@ -74,19 +74,14 @@ impl Wildcard {
         if expression.is_empty() || !expression.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"@".contains(&b)) {
             return Err("the wildcard is a regular expression of printable characters without <, >, \" and @".into());
         }
-        let text = format!("^{}({expression}){}$", escaped(before), escaped(after));
-        let pattern = Pattern::compile(&text, false).map_err(|e| format!("the wildcard cannot be used: {e}"))?;
+        let pattern = Pattern::wildcard(identity).ok_or(PROBLEM)?;
+        let pattern = pattern.map_err(|e| format!("the wildcard cannot be used: {e}"))?;
         Ok(Self { identity: identity.into(), pattern, fixed: before.len() + after.len() })
     }
 
     fn matches(&self, impu: &Impu) -> bool {
         self.pattern.is_in(impu.as_str().as_bytes())
     }
-}
-
-fn escaped(text: &str) -> String {
-    let escape = |c: char| [Some('\\').filter(|_| !c.is_ascii_alphanumeric()), Some(c)];
-    text.chars().flat_map(escape).flatten().collect()
 }
 
 /// All wildcarded identities that are provisioned: the most specific first.

@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock, Weak};
 use xml_ifc::trigger::{CompiledCriteria, Compiler, Finding};
-use xml_ifc::{ApplicationServer, ImsSubscription, PublicIdentity, ServiceProfile, SharedSets};
+use xml_ifc::{ApplicationServer, ImsSubscription, Pattern, PublicIdentity, ServiceProfile, SharedSets};
 
 /// Identities of one subscription that are kept: more are cut off.
 const MAX_IDENTITIES: usize = 256;
@@ -33,8 +33,16 @@ pub(crate) struct Profile {
 #[derive(Default)]
 pub(crate) struct ServiceSet {
     profiles: Box<[ServiceProfile]>,
-    /// One for each profile, since [`Services::share`].
-    ready: OnceLock<Box<[CompiledCriteria]>>,
+    /// Since [`Services::share`].
+    ready: OnceLock<Ready>,
+}
+
+/// What is worked out of service profiles once.
+struct Ready {
+    /// One for each profile.
+    criteria: Box<[CompiledCriteria]>,
+    /// Wildcarded identities, and the profile that each belongs to.
+    wildcards: Box<[(Pattern, usize)]>,
 }
 
 /// The criteria of one service profile. Whoever goes through them holds them, whatever becomes of the registration meanwhile.
@@ -114,6 +122,8 @@ impl Profile {
         // A service, or an identity that a wildcard stands for.
         let named = |p: &PublicIdentity| Impu::parse(&p.identity).is_ok_and(|named| named == *impu);
         let at = own.or_else(|| self.services.profiles.iter().position(|p| p.public_identities.iter().any(named)));
+        let wildcard = |(pattern, _): &&(Pattern, usize)| pattern.is_in(impu.as_str().as_bytes());
+        let at = at.or_else(|| self.services.ready().wildcards.iter().find(wildcard).map(|(_, at)| *at));
         Criteria { services: self.services.clone(), at: at.unwrap_or(0) }
     }
 
@@ -132,7 +142,12 @@ impl Profile {
     /// The application servers of all criteria, shared ones too, some of them several times.
     pub(crate) fn servers(&self) -> impl Iterator<Item = &ApplicationServer> {
         let all = |criteria: &'_ CompiledCriteria| 0..criteria.len();
-        self.services.ready().iter().flat_map(move |c| all(c).filter_map(|at| c.get(at))).map(|ifc| &ifc.server)
+        self.services
+            .ready()
+            .criteria
+            .iter()
+            .flat_map(move |c| all(c).filter_map(|at| c.get(at)))
+            .map(|ifc| &ifc.server)
     }
 
     /// As the HSS gave it.
@@ -172,13 +187,26 @@ impl Profile {
 }
 
 impl ServiceSet {
-    fn ready(&self) -> &[CompiledCriteria] {
+    fn ready(&self) -> &Ready {
         debug_assert!(self.ready.get().is_some(), "the profile was not shared");
         self.make_ready(&mut Compiler::default())
     }
 
-    fn make_ready(&self, compiler: &mut Compiler) -> &[CompiledCriteria] {
-        self.ready.get_or_init(|| self.profiles.iter().map(|profile| compiler.compile(profile)).collect())
+    fn make_ready(&self, compiler: &mut Compiler) -> &Ready {
+        self.ready.get_or_init(|| Ready {
+            criteria: self.profiles.iter().map(|profile| compiler.compile(profile)).collect(),
+            wildcards: self.wildcards().take(MAX_IDENTITIES).collect(),
+        })
+    }
+
+    /// TS 23.003 13.4A, 13.5. What is no expression stands for nobody.
+    fn wildcards(&self) -> impl Iterator<Item = (Pattern, usize)> {
+        let identities = |(at, profile): (usize, &'_ ServiceProfile)| {
+            let wildcard = |p: &PublicIdentity| Pattern::wildcard(p.wildcarded.as_ref().unwrap_or(&p.identity))?.ok();
+            let found: Vec<Pattern> = profile.public_identities.iter().filter_map(wildcard).collect();
+            found.into_iter().map(move |pattern| (pattern, at))
+        };
+        self.profiles.iter().enumerate().flat_map(identities)
     }
 }
 
@@ -199,7 +227,7 @@ impl Deref for Criteria {
 
     fn deref(&self) -> &CompiledCriteria {
         static NONE: OnceLock<CompiledCriteria> = OnceLock::new();
-        self.services.ready().get(self.at).unwrap_or_else(|| NONE.get_or_init(CompiledCriteria::default))
+        self.services.ready().criteria.get(self.at).unwrap_or_else(|| NONE.get_or_init(CompiledCriteria::default))
     }
 }
 
@@ -236,7 +264,7 @@ impl Services {
     }
 
     fn make_ready(&mut self, services: &ServiceSet) {
-        for criteria in services.make_ready(&mut self.compiler) {
+        for criteria in &services.make_ready(&mut self.compiler).criteria {
             let room = MOST_FINDINGS.saturating_sub(self.findings.len());
             self.findings.extend(criteria.findings().iter().take(room).cloned());
         }
@@ -306,6 +334,41 @@ mod tests {
         assert_eq!((profile.alias(&name), profile.alias(&number)), (None, None), "each has its own services");
         let again = Profile::of(profile.subscription(&Impi::parse("a@b").unwrap()), None);
         assert_eq!(again, profile, "nothing is lost");
+    }
+
+    /// TS 23.003 13.4A: an identity has the services of the wildcard that it falls under, unless it is named itself.
+    #[test]
+    fn an_identity_under_a_wildcard_has_the_services_of_that_profile() {
+        let service = |priority: u32, identities: &str| {
+            format!(
+                "<ServiceProfile>{identities}<InitialFilterCriteria><Priority>{priority}</Priority><ApplicationServer><ServerName>sip:as@b\
+                 </ServerName></ApplicationServer></InitialFilterCriteria></ServiceProfile>"
+            )
+        };
+        let public = |identity: &str, more: &str| {
+            format!("<PublicIdentity><Identity>{identity}</Identity>{more}</PublicIdentity>")
+        };
+        let wildcard = "<Extension><IdentityType>3</IdentityType><Extension><Extension><WildcardedIMPU>sip:pbx!.*!@b</WildcardedIMPU>\
+                        </Extension></Extension></Extension>";
+        let xml = [
+            "<IMSSubscription><PrivateID>a@b</PrivateID>".to_owned(),
+            service(1, &public("sip:main@b", "")),
+            service(2, &[public("sip:pbx0@b", wildcard), public("tel:+1555!.*!", "")].concat()),
+            service(3, &public("sip:pbx7@b", "")),
+            "</IMSSubscription>".to_owned(),
+        ];
+        let mut profile = Profile::parse(xml.concat().as_bytes(), None).unwrap();
+        Services::default().share(&mut profile);
+        let priority = |impu: &str| profile.criteria(&Impu::parse(impu).unwrap()).get(0).map(|ifc| ifc.priority);
+        let wanted = [
+            ("sip:main@b", 1),
+            ("sip:pbx0@b", 2),
+            ("sip:pbx99@B", 2),
+            ("tel:+1-555-12", 2),
+            ("sip:pbx7@b", 3),
+            ("sip:x@b", 1),
+        ];
+        wanted.iter().for_each(|(impu, number)| assert_eq!(priority(impu), Some(*number), "{impu}"));
     }
 
     #[test]

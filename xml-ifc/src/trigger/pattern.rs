@@ -51,6 +51,20 @@ impl Pattern {
         Ok(Self { text: text.into(), regex: (!is_any).then_some(regex), is_anchored: is_anchored && !is_any })
     }
 
+    /// Of a wildcarded identity, `before!expression!after` (TS 23.003 13.4A, 13.5): all of it has to match. None: it is not wildcarded.
+    pub fn wildcard(identity: &str) -> Option<Result<Self, String>> {
+        let mut parts = identity.split('!');
+        let (before, expression, after) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let escaped = |text: &str| {
+            let escape = |c: char| [Some('\\').filter(|_| c.is_ascii_punctuation()), Some(c)];
+            text.chars().flat_map(escape).flatten().collect::<String>()
+        };
+        Some(Self::compile(&format!("^{}({expression}){}$", escaped(before), escaped(after)), false))
+    }
+
     pub fn is_in(&self, text: &[u8]) -> bool {
         let text = text.get(..MOST_COMPARED).unwrap_or(text);
         self.regex.as_ref().is_none_or(|regex| regex.is_match(text))
@@ -225,6 +239,17 @@ mod tests {
         }
         assert!(Pattern::compile("event", true).unwrap().is_in(b"Event"));
         assert!(Pattern::compile("a.c", false).unwrap().is_in(b"a\xffc"), "bytes that are no UTF-8");
+    }
+
+    #[test]
+    fn a_wildcarded_identity_is_matched_as_a_whole() {
+        let is_in = |text: &str| {
+            Pattern::wildcard("sip:pbx!(1|22)[0-9]*!@ims.example").unwrap().unwrap().is_in(text.as_bytes())
+        };
+        assert!(is_in("sip:pbx1@ims.example") && is_in("sip:pbx2299@ims.example"));
+        assert!(!is_in("sip:pbx3@ims.example") && !is_in("sip:pbx1@imsxexample") && !is_in("xsip:pbx1@ims.example"));
+        assert!(Pattern::wildcard("sip:plain@ims.example").is_none() && Pattern::wildcard("a!b!c!d").is_none());
+        assert!(Pattern::wildcard("sip:a!(!@b").unwrap().is_err());
     }
 
     #[test]
