@@ -10,6 +10,7 @@ use crate::{Hss, Job, Outcome, Stage, provision, service, store};
 use ims_core::command::{Command, CommandId, Problem};
 use ims_core::store::{Record, StoreRequest};
 use ims_core::{Action, Ctx, Impu, Imsi};
+use ims_diameter::cx::ReasonCode;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -154,7 +155,8 @@ impl Hss {
                 }
             }
             Call::Remove => {
-                let terminate = provision::termination(state, "the subscription was removed");
+                let terminate =
+                    provision::termination(state, ReasonCode::PermanentTermination, "the subscription was removed");
                 self.commit(Job::Command(job), record, Outcome::Removed { terminate }, ctx);
             }
             Call::Profile(impu) => {

@@ -118,7 +118,10 @@ pub fn change(
     let impis = |s: &Subscription| s.private_identities.iter().map(|p| p.impi.clone()).collect::<Vec<_>>();
     let remaining = impis(&new);
     let ends = new.sets != old.sets || remaining != impis(old) || (new.barred && !old.barred);
-    let terminate = ends.then(|| termination(&state, "the subscription was changed")).flatten();
+    // Who has other identities now is to register again; who may not any more, or has a SIM less, is not.
+    let is_for_good = new.barred || impis(old).iter().any(|impi| !remaining.contains(impi));
+    let reason = if is_for_good { ReasonCode::PermanentTermination } else { ReasonCode::ServerChange };
+    let terminate = ends.then(|| termination(&state, reason, "the subscription was changed")).flatten();
     if ends {
         state = State { sqn: state.sqn, run: state.run, ..State::default() };
         state.sqn.retain(|impi, _| remaining.contains(impi));
@@ -128,10 +131,9 @@ pub fn change(
 }
 
 /// De-registration of all that is registered, at the S-CSCF that has it (TS 29.228 6.1.3).
-pub fn termination(state: &State, info: &'static str) -> Option<Termination> {
+pub fn termination(state: &State, reason: ReasonCode, info: &'static str) -> Option<Termination> {
     let scscf = state.assigned.clone()?;
     let impis: Vec<Impi> = state.registered_impis().into_iter().cloned().collect();
-    let reason = ReasonCode::PermanentTermination;
     (!impis.is_empty()).then_some(Termination { scscf, impis, reason, info })
 }
 

@@ -149,6 +149,7 @@ fn is_quiet(bench: &mut Bench<Scscf>) {
     assert!(bench.node.is_quiet(), "{}", bench.node.snapshot());
 }
 
+/// TS 24.229 5.4.2.1.2.
 #[test]
 fn who_subscribes_is_told_at_once_in_its_dialog() {
     let mut bench = node();
@@ -184,6 +185,7 @@ fn who_subscribes_is_told_at_once_in_its_dialog() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.2.1.1 step 1.
 #[test]
 fn the_user_its_pcscf_and_its_servers_may_and_nobody_else() {
     let mut bench = node();
@@ -219,6 +221,7 @@ fn the_user_its_pcscf_and_its_servers_may_and_nobody_else() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.2.1.1.
 #[test]
 fn what_is_no_subscription_to_registrations_is_refused() {
     let mut bench = node();
@@ -274,6 +277,7 @@ fn a_full_table_takes_no_more_and_one_user_has_no_endless_number() {
     is_quiet(&mut bench);
 }
 
+/// RFC 3680 5.
 #[test]
 fn a_refresh_is_told_and_so_is_a_shorter_time() {
     let (mut bench, _) = watched();
@@ -293,6 +297,7 @@ fn a_refresh_is_told_and_so_is_a_shorter_time() {
     is_quiet(&mut bench);
 }
 
+/// RFC 3680 5.
 #[test]
 fn a_second_phone_is_told_in_part() {
     let (mut bench, _) = watched();
@@ -313,6 +318,7 @@ fn a_second_phone_is_told_in_part() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.2.1.2.
 #[test]
 fn the_end_of_the_registration_is_the_end_of_the_subscription() {
     let (mut bench, _) = watched();
@@ -335,6 +341,7 @@ fn the_end_of_the_registration_is_the_end_of_the_subscription() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.5.
 #[test]
 fn the_hss_ends_registrations_and_the_ue_hears_whether_to_come_back() {
     let cases = [
@@ -354,6 +361,7 @@ fn the_hss_ends_registrations_and_the_ue_hears_whether_to_come_back() {
     }
 }
 
+/// TS 29.228 6.2.
 #[test]
 fn a_changed_profile_is_told_by_identity() {
     let (mut bench, _) = watched();
@@ -371,6 +379,7 @@ fn a_changed_profile_is_told_by_identity() {
     is_quiet(&mut bench);
 }
 
+/// RFC 6665 4.2.1.
 #[test]
 fn a_subscription_is_refreshed_and_ended_in_its_dialog() {
     let (mut bench, first) = watched();
@@ -398,6 +407,7 @@ fn a_subscription_is_refreshed_and_ended_in_its_dialog() {
     is_quiet(&mut bench);
 }
 
+/// RFC 6665 4.2.1.
 #[test]
 fn a_look_without_a_subscription() {
     let mut bench = node();
@@ -411,6 +421,7 @@ fn a_look_without_a_subscription() {
     is_quiet(&mut bench);
 }
 
+/// RFC 6665 4.2.1.
 #[test]
 fn an_unrefreshed_subscription_ends() {
     let mut bench = node();
@@ -450,6 +461,7 @@ fn one_notify_at_a_time_and_the_rest_is_told_after_its_answer() {
     is_quiet(&mut bench);
 }
 
+/// RFC 6665 4.2.2.
 #[test]
 fn a_subscriber_that_has_forgotten_is_not_told_again() {
     for (status, retry, left) in [(481, false, 0), (503, false, 0), (500, true, 1), (200, false, 1)] {

@@ -86,6 +86,7 @@ fn is_quiet(bench: &mut Bench<Scscf>) {
     assert_eq!(bench.node.snapshot()["third_parties"], 0);
 }
 
+/// TS 24.229 5.4.1.7.
 #[test]
 fn a_server_is_told_of_registration_refresh_and_end() {
     let mut bench = registered_with(&criterion(0, "as.example;lr", "", &[]));
@@ -114,6 +115,7 @@ fn a_server_is_told_of_registration_refresh_and_end() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.7.
 #[test]
 fn the_criteria_say_who_hears_what() {
     let criteria = criterion(0, "as.example", "", &[0]) + &criterion(1, "other.example", "", &[1, 2]);
@@ -135,6 +137,7 @@ fn the_criteria_say_who_hears_what() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.7.
 #[test]
 fn each_service_profile_tells_its_servers_by_an_identity_of_its_own() {
     let second = format!(
@@ -149,6 +152,7 @@ fn each_service_profile_tells_its_servers_by_an_identity_of_its_own() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.7A.
 #[test]
 fn a_criterion_asks_for_what_goes_along() {
     let info = "<ServiceInfo>a &lt;b&gt; &amp; c</ServiceInfo>";
@@ -193,6 +197,7 @@ fn a_criterion_asks_for_what_goes_along() {
     }
 }
 
+/// TS 24.229 5.4.1.7.
 #[test]
 fn a_server_that_must_not_fail_takes_the_user_along() {
     for status in [300, 408, 480, 500, 503, 504] {
@@ -215,6 +220,7 @@ fn a_server_that_must_not_fail_takes_the_user_along() {
     assert_eq!((contacts(&bench), asked(&mut bench)), (0, ServerAssignmentType::AdministrativeDeregistration));
 }
 
+/// TS 24.229 5.4.1.7.
 #[test]
 fn a_server_that_may_fail_is_passed_over() {
     for (more, status, counter) in [
@@ -243,6 +249,7 @@ fn a_server_hears_of_things_in_their_order() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.5.
 #[test]
 fn who_goes_by_itself_or_by_the_hss_is_signed_off_at_the_servers() {
     let mut bench = registered_with(&criterion(0, "as.example", "", &[2]));
@@ -267,6 +274,7 @@ fn what_is_no_sip_uri_is_told_nothing() {
     is_quiet(&mut bench);
 }
 
+/// TS 24.229 5.4.1.5.
 #[test]
 fn an_operator_ends_a_registration() {
     let impu = format!("sip:+15550001@{DOMAIN}");

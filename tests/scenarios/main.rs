@@ -31,6 +31,12 @@ mod ts24229 {
     mod c5_4_1_2_cases;
     #[path = "5_4_1_4.rs"]
     mod c5_4_1_4;
+    #[path = "5_4_1_5.rs"]
+    mod c5_4_1_5;
+    #[path = "5_4_1_7.rs"]
+    mod c5_4_1_7;
+    #[path = "5_4_2.rs"]
+    mod c5_4_2;
     #[path = "5_4_3.rs"]
     mod c5_4_3;
     #[path = "7_7.rs"]

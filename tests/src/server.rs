@@ -141,7 +141,7 @@ impl Server {
         let routes = message.raw(Name::Route).map(|r| String::from_utf8_lossy(r).trim().to_owned());
         self.heard.push(json!({
             "method": message.method().as_str(), "uri": message.uri(), "served": served, "routes": routes.collect::<Vec<_>>(),
-            "body": String::from_utf8_lossy(message.body()),
+            "expires": message.text(Name::Expires), "body": String::from_utf8_lossy(message.body()),
         }));
         match self.part.clone() {
             _ if message.method() == Method::Register => self.answer(tx, &message, 200, None, ctx),

@@ -187,15 +187,23 @@ fn a_change_of_identities_de_registers_and_a_change_of_services_does_not() {
     let answer = Saa::from_message(&w.ask(again.to_message())).unwrap();
     assert!(answer.user_data.is_some(), "the profile is another");
     w.command("subscriber.change", change(json!({ "msisdn": "4915187654321" }))).unwrap();
-    assert_eq!(w.requests.len(), 1);
+    let reason = |w: &mut World| match Request::from_message(&w.requests.pop().unwrap().1) {
+        Ok(Request::Rtr(rtr)) => rtr.reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reason(&mut w), ReasonCode::ServerChange, "its phone is to register again");
     assert_eq!(w.lir("tel:+4915112345678").result, ResultCode::USER_UNKNOWN);
     let unregistered = w.lir("tel:+4915187654321").result;
     assert_eq!(unregistered, ResultCode::UNREGISTERED_SERVICE, "what is in a shared set the S-CSCF knows");
     w.command("subscriber.change", change(json!({ "shared_ifc_sets": [] }))).unwrap();
     assert_eq!(w.lir("tel:+4915187654321").result, ResultCode::IDENTITY_NOT_REGISTERED);
     assert_eq!(seq(&w.mar()), 2, "sequence numbers go on");
+    w.register();
+    w.command("subscriber.change", change(json!({ "barred": true }))).unwrap();
+    assert_eq!(reason(&mut w), ReasonCode::PermanentTermination);
 }
 
+/// TS 29.228 6.2.1.
 #[test]
 fn a_profile_that_cannot_be_pushed_comes_with_the_next_registration() {
     for (result, failed) in [(ResultCode::UNABLE_TO_COMPLY, 1), (ResultCode::USER_UNKNOWN, 0), (ResultCode::SUCCESS, 0)]

@@ -37,6 +37,7 @@ fn raw(message: &Message, name: Name) -> Vec<String> {
 const ANSWERED: &str = "Contact: <sip:bob@192.0.2.2>
     Record-Route: <sip:p1.x;lr>, <sip:p2.x;lr>";
 
+/// RFC 3261 12.1.1.
 #[test]
 fn as_the_callee_the_routes_are_in_the_order_of_the_request() {
     let mut dialog = Dialog::as_uas(&invite(), "b1").unwrap();
@@ -52,6 +53,7 @@ fn as_the_callee_the_routes_are_in_the_order_of_the_request() {
     assert_eq!(raw(&info, Name::CSeq), ["2 INFO"]);
 }
 
+/// RFC 3261 12.1.2.
 #[test]
 fn as_the_caller_the_routes_are_the_other_way_round_and_cseq_goes_on() {
     let mut dialog = Dialog::as_uac(&invite(), &answer(200, "b1", ANSWERED)).unwrap();
@@ -92,6 +94,7 @@ fn without_routes_the_peer_is_asked_at_its_contact() {
     assert_eq!((bye.uri(), next.as_str(), bye.has(Name::Route)), ("sip:bob@192.0.2.2", "sip:bob@192.0.2.2", false));
 }
 
+/// RFC 3261 12.2.2.
 #[test]
 fn a_target_refresh_moves_the_peer_and_nothing_else_does() {
     let mut dialog = Dialog::as_uas(&invite(), "b1").unwrap();
@@ -116,6 +119,7 @@ fn a_target_refresh_moves_the_peer_and_nothing_else_does() {
     assert_eq!(dialog.target(), "sip:alice@192.0.2.77");
 }
 
+/// RFC 3261 12.2.2.
 #[test]
 fn an_older_request_is_out_of_order_and_an_ack_never_is() {
     let mut dialog = Dialog::as_uas(&invite(), "b1").unwrap();
@@ -150,6 +154,7 @@ fn an_early_dialog_takes_routes_and_target_of_its_2xx() {
     assert_eq!((dialog.target(), dialog.routes().count()), ("sip:bob@192.0.2.3", 2));
 }
 
+/// RFC 3261 13.2.2.4.
 #[test]
 fn forking_makes_a_dialog_for_each_tag() {
     let mut forked = Forked::new(invite());
@@ -170,6 +175,7 @@ fn forking_makes_a_dialog_for_each_tag() {
     assert_eq!(forked.on_response(&answer(180, "more", "")).err(), Some(DialogError::TooLong));
 }
 
+/// RFC 6665 4.4.1.
 #[test]
 fn a_notify_may_make_the_dialog_of_a_subscribe() {
     let mut subscribe = Message::request("SUBSCRIBE", "sip:alice@x");
