@@ -207,3 +207,47 @@ fn a_damaged_entry_costs_its_own_handset_only() {
     assert_eq!((lab.world.sa_sets(lab.pcscf), lab.world.kept(lab.pcscf)), (1, 1), "its set belongs to nobody now");
     lab.refresh(1).unwrap();
 }
+
+/// A P-CSCF that is killed at any packet of a call: in the end nobody is in a call whose other end is not, and nothing waits anywhere.
+#[test]
+fn killed_at_any_packet_of_a_call_no_half_of_it_stays() {
+    let mut up = 0;
+    for packet in 0..200 {
+        let mut config = LabConfig { handsets: 2, ..LabConfig::default() };
+        config.ue.retry = Some(Span::secs(30));
+        let mut lab = Lab::new(config);
+        (0..2).for_each(|n| drop(lab.register(n).unwrap()));
+        lab.script(0, "[calling]\ngive_up_after = '20s'\nreliable = true\nsteps = [{ after = '5s', do = 'hold' }]");
+        lab.script(1, "[called]\nreliable = true\nanswer_after = '2s'");
+        lab.rest();
+        let before = packets(&lab);
+        lab.dial(0, &ims_tests::lab::msisdn(1));
+        let end = lab.world.now + Duration::from_secs(20);
+        let mut killed = false;
+        while lab.world.now < end {
+            if !killed && packets(&lab) - before >= packet {
+                killed = true;
+                lab.world.crash(lab.pcscf);
+                lab.world.run_for(Duration::from_secs(2));
+                lab.rebuild(lab.pcscf);
+            }
+            lab.world.step();
+        }
+        lab.world.run_for(Duration::from_secs(400));
+        let calls = |lab: &Lab, n| lab.calls(n).as_array().map_or(0, Vec::len);
+        assert_eq!(calls(&lab, 0), calls(&lab, 1), "killed at packet {packet}\n{}", lab.world.ladder());
+        if calls(&lab, 0) > 0 {
+            up += 1;
+            lab.tell(1, "hangup", serde_json::Value::Null).unwrap();
+        }
+        lab.rest();
+        assert_eq!((calls(&lab, 0), calls(&lab, 1)), (0, 0), "killed at packet {packet}");
+        let sessions = &lab.world.snapshot(lab.pcscf)["sessions"];
+        assert_eq!((&sessions["answered"], &sessions["ringing"]), (&0.into(), &0.into()), "killed at packet {packet}");
+        if !killed {
+            assert!(packet > 40, "a call takes more packets than {packet}");
+            assert!(up > 3, "{up} calls outlasted it");
+            return;
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use ims_core::config::Span;
 use ims_sip::{Message, Name};
-use ims_tests::{Lab, LabConfig, What};
+use ims_tests::{Lab, LabConfig, Phone, What};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -173,4 +173,48 @@ fn an_emergency_call_that_nobody_takes_is_sent_elsewhere() {
     assert!(lab.world.reply(id).is_some_and(|up| up.is_err()));
     let alternative = on_gm(&lab).into_iter().find(|m| m.status() == 380).expect("a 380");
     assert!(String::from_utf8_lossy(alternative.body()).contains("<type>emergency</type>"));
+}
+
+/// 5.2.10.3, 5.4.8: a registration for emergencies stands beside the ordinary one, and is good for nothing else.
+#[test]
+fn an_emergency_registration_from_another_bearer_and_its_call() {
+    let mut config = LabConfig { handsets: 2, ..LabConfig::default() };
+    config.pcscf.emergency.route = format!("sip:{}@{}", ims_tests::lab::msisdn(1), ims_tests::lab::DOMAIN);
+    config.pcscf.emergency.registered = pcscf::config::EmergencyPolicy::Register;
+    let mut lab = Lab::new(config);
+    (0..2).for_each(|n| drop(lab.register(n).unwrap()));
+    lab.script(1, ANSWERS);
+    // The SIM of the first handset once more, at another address.
+    let address = lab.config.handset(7).address;
+    let mut sos = Phone::with_sim(&mut lab, 0, address);
+    sos.spi = 9000;
+    let for_help = |text: String| text.replace(">;+sip.instance", ";sos>;+sip.instance");
+    let text = for_help(sos.register(&sos.sec_agree()));
+    let challenge = sos.ask(&mut lab, &text);
+    sos.accept(&mut lab, &challenge);
+    let text = for_help(sos.register(&sos.sec_agree()));
+    let ok = sos.ask(&mut lab, &text);
+    assert_eq!(ok.status(), 200);
+    assert!(ok.tokens(Name::Contact).iter().any(|contact| contact.contains(";sos")), "{ok:?}");
+    assert_eq!((lab.registered_at_pcscf(), lab.ue(0)["state"].as_str()), (3, Some("registered")));
+
+    // The ordinary one is asked to register for emergencies, this one calls.
+    let id = lab.dial(0, "urn:service:sos");
+    lab.world.run_for(Duration::from_secs(5));
+    assert!(lab.world.reply(id).is_some_and(|up| up.is_err()));
+    let invite = |sos: &Phone, uri: &str, n: u32| {
+        let (host, port) = (sos.host(), sos.port_us);
+        format!(
+            "INVITE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {host}:{port};branch=z9hG4bKsos{n}\r\nMax-Forwards: 70\r\n\
+             From: <sip:anonymous@anonymous.invalid>;tag=s{n}\r\nTo: <{uri}>\r\nCall-ID: help{n}\r\nCSeq: 1 INVITE\r\n\
+             Contact: <sip:sos@{host}:{port};sos>\r\nSecurity-Verify: {}\r\nContent-Length: 0\r\n\r\n",
+            sos.verify
+        )
+    };
+    let text = invite(&sos, "urn:service:sos", 1);
+    let ringing = sos.ask(&mut lab, &text);
+    assert!((180..=183).contains(&ringing.status()), "{ringing:?}");
+    let ordinary = invite(&sos, &format!("tel:{}", ims_tests::lab::msisdn(1)), 2);
+    assert_eq!(sos.ask(&mut lab, &ordinary).status(), 403);
+    assert_eq!(lab.refusals(lab.pcscf, "no-emergency"), 1);
 }
