@@ -288,6 +288,24 @@ mod tests {
     }
 
     #[test]
+    fn what_the_manual_shows_can_be_read() {
+        let manual = include_str!("../../docs/calls.md");
+        let blocks: Vec<String> = manual
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            // Inside of a list they stand further in.
+            .map(|block| block.lines().map(|line| line.trim_start()).collect::<Vec<_>>().join("\n"))
+            .collect();
+        assert!(blocks.len() > 3);
+        // A file that is named is not there.
+        for block in blocks.iter().filter(|block| !block.contains("file = ")) {
+            let settings = decide(block).unwrap_or_else(|e| panic!("{e:#}\n{block}"));
+            settings.scscf.check().unwrap_or_else(|e| panic!("{e:#}\n{block}"));
+        }
+    }
+
+    #[test]
     fn the_shipped_configuration_is_the_default() {
         let shipped = decide(include_str!("../../configs/imsbox.toml")).unwrap();
         let default = decide("").unwrap();
