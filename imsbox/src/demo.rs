@@ -173,7 +173,7 @@ impl Core {
             phones.push(attached.with_context(|| format!("handset {} did not register", n + 1))?);
         }
         println!("5. Handset 1 calls +{}; it rings for a second, they talk, and handset 1 hangs up:", SUBSCRIBERS[1].1);
-        let called = tokio::task::block_in_place(|| self.talk(&mut phones));
+        let called = self.talk(&mut phones).await;
         println!("\n{}", ladder.draw());
         called.context("the call failed")?;
         let faults: Vec<String> = phones.into_iter().flat_map(Phone::switch_off).collect();
@@ -185,16 +185,17 @@ impl Core {
         Ok(())
     }
 
-    fn talk(&self, phones: &mut [Phone]) -> Result<()> {
+    async fn talk(&self, phones: &mut [Phone]) -> Result<()> {
         let caller = phones.first_mut().context("there is no handset")?;
-        caller.say("call", &json!({ "to": format!("+{}", SUBSCRIBERS[1].1) }))?;
+        let mut say = |what: &str, args: Value| tokio::task::block_in_place(|| caller.say(what, &args));
+        say("call", json!({ "to": format!("+{}", SUBSCRIBERS[1].1) }))?;
         if self.demo.full {
             for change in ["update", "hold", "resume", "audio"] {
-                caller.say(change, &json!({}))?;
+                say(change, json!({}))?;
             }
         }
-        std::thread::sleep(Duration::from_millis(500));
-        caller.say("hangup", &json!({}))
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        say("hangup", json!({}))
     }
 
     /// The handset is a process of its own: outside the core's namespace, as a phone is.

@@ -19,7 +19,6 @@ mod identity;
 mod kept;
 mod measure;
 mod reg_event;
-mod reginfo;
 mod register;
 mod release;
 mod rewritten;

@@ -6,13 +6,13 @@
 //! ended linger as always: the NOTIFY for the handset, and its answer, pass inside them.
 
 use crate::contacts::{RegId, Registration};
-use crate::reginfo::RegInfo;
 use crate::register::{Inbound, same_contact};
 use crate::{Pcscf, Refusal, Timer, charging};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Time};
 use ims_sip::endpoint::{ClientTx, Destination};
 use ims_sip::headers::{Event, Expires, SubscriptionState};
+use ims_sip::reginfo::RegInfo;
 use ims_sip::{Dialog, Message, Method, Name};
 use std::collections::BTreeMap;
 use std::time::Duration;

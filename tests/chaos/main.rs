@@ -144,7 +144,7 @@ fn every_binding_is_known_to_the_hss(lab: &mut Lab) {
     let registrations: Vec<Value> = listed.flatten().collect();
     for registration in registrations {
         let impi = registration["impi"].as_str().unwrap_or_default();
-        let number = (0..HANDSETS).find(|n| impi == ims_tests::lab::impi(*n)).expect("one of ours");
+        let number = (0..HANDSETS).find(|n| impi == lab::impi(*n)).expect("one of ours");
         let states = lab.subscriber(number)["impus"].to_string();
         assert!(states.contains("\"state\":\"registered\""), "{registration} but at the HSS {states}");
     }

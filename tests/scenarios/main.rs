@@ -68,6 +68,7 @@ mod restart {
 
 mod calls {
     mod basic;
+    mod registration;
 }
 
 mod overload;

@@ -5,9 +5,10 @@
 
 mod check;
 mod command;
+mod refer;
 pub mod script;
 mod sdp;
-mod send;
+pub(crate) mod send;
 mod uac;
 mod uas;
 mod within;
@@ -21,7 +22,7 @@ use ims_sip::endpoint::{ClientFailure, ClientTx, ServerTx};
 use ims_sip::{Message, Method};
 use script::{Act, Step};
 use sdp::Session;
-use send::Sent;
+use send::{Sent, What};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -120,6 +121,16 @@ impl Outcome {
         }
     }
 
+    /// As a status, for who is told by it.
+    fn as_status(&self) -> u16 {
+        match self {
+            Self::Refused { status, .. } => *status,
+            Self::Cancelled => 487,
+            Self::Timeout => 408,
+            _ => 503,
+        }
+    }
+
     fn refused(message: &Message) -> Self {
         let reason = String::from_utf8_lossy(message.reason()).chars().take(80).collect();
         Self::Refused { status: message.status(), reason }
@@ -179,6 +190,8 @@ enum Goal {
     Over,
     /// The change of the session that runs.
     Changed,
+    /// What became of a REFER.
+    Referred,
 }
 
 /// A response that is sent until it is acknowledged.
@@ -251,6 +264,8 @@ pub(crate) struct Call {
     peer_updates: bool,
     /// Hung up before it could be: BYE follows the ACK.
     leaves: bool,
+    /// The call in which we were asked for this one by REFER.
+    asked_in: Option<u32>,
 }
 
 impl Call {
@@ -284,6 +299,7 @@ impl Call {
             interval: None,
             peer_updates: false,
             leaves: false,
+            asked_in: None,
         }
     }
 
@@ -409,7 +425,7 @@ impl Ue {
         for (goal, id) in &call.asked {
             let result = match goal {
                 Goal::Over => Ok(json!({ "call": call.number, "outcome": outcome.name() })),
-                Goal::Up | Goal::Changed => Err(Problem {
+                Goal::Up | Goal::Changed | Goal::Referred => Err(Problem {
                     status: 502,
                     kind: outcome.name(),
                     title: "The call ended".into(),
@@ -418,6 +434,9 @@ impl Ue {
                 }),
             };
             ctx.act(Action::Reply { id: *id, result });
+        }
+        if let (Some(asked_in), None) = (call.asked_in, call.answered) {
+            self.tell_referrer(asked_in, outcome.as_status(), ctx);
         }
         let report = CallReport {
             call: call.number,
@@ -459,6 +478,9 @@ impl Ue {
             self.timers.set(Timer::Call(call.number, Alarm::Step), answered + step.after.0);
         }
         Self::reached(call, Goal::Up, ctx);
+        if let Some(asked_in) = call.asked_in {
+            self.tell_referrer(asked_in, 200, ctx);
+        }
     }
 
     pub(crate) fn on_call_alarm(&mut self, number: u32, alarm: Alarm, ctx: &mut Ctx<'_>) {
@@ -503,6 +525,7 @@ impl Ue {
         let Some(sent) = self.calls.sent.remove(&tx) else { return false };
         match sent.call {
             Some(number) => self.with_call(number, ctx, |ue, call, ctx| ue.on_silence_in(call, &sent, cause, ctx)),
+            None if sent.what == What::Subscribe => self.on_subscribed(None, ctx),
             None => {
                 if let Some(id) = sent.asked {
                     ctx.act(Action::Reply { id, result: Err(failed(&Outcome::from(cause))) });
@@ -537,6 +560,9 @@ impl Ue {
         if message.status() < 200 {
             return;
         }
+        if sent.what == What::Subscribe {
+            return self.on_subscribed(Some(message), ctx);
+        }
         let Some(id) = sent.asked else { return };
         let result = match message.status() {
             200..=299 => Ok(json!({ "status": message.status() })),
@@ -550,6 +576,9 @@ impl Ue {
         let within = message.first::<ims_sip::headers::To<'_>>().ok().flatten().is_some_and(|to| to.tag().is_some());
         self.check_request(&message, !within);
         if within && self.on_request_within(tx, &message, ctx) {
+            return;
+        }
+        if message.method() == Method::Notify && self.on_reg_event(tx, &message, ctx) {
             return;
         }
         match message.method() {

@@ -206,6 +206,8 @@ pub struct Config {
     pub journal: bool,
     /// Put a seal of its body on every message that is not a REGISTER, for the handset at the other end to check.
     pub seal: bool,
+    /// Subscribe to the own registration once registered (TS 24.229 5.1.1.3), as phones do.
+    pub reg_event: bool,
     /// What the handset does by itself when it calls and when it is called.
     pub script: Script,
     /// Misbehave.
@@ -257,6 +259,7 @@ impl Default for Config {
             refresh_every: None,
             journal: true,
             seal: false,
+            reg_event: false,
             script: Script::default(),
             quirk: None,
         }

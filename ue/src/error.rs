@@ -85,6 +85,10 @@ pub enum Fault {
     Merged,
     #[error("the session description cannot be read")]
     BadOffer,
+    #[error("a NOTIFY about our registration cannot be read, or the first does not say all (RFC 3680 5)")]
+    BadRegInfo,
+    #[error("the full state of our registration does not name our Contact")]
+    NotInRegInfo,
 }
 
 impl Fault {
@@ -130,6 +134,8 @@ impl Fault {
             Self::BadAnswer => "bad-answer",
             Self::Merged => "merged",
             Self::BadOffer => "bad-offer",
+            Self::BadRegInfo => "bad-reg-info",
+            Self::NotInRegInfo => "not-in-reg-info",
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod call;
 mod challenge;
 pub mod config;
 pub mod error;
+mod reg_event;
 mod register;
 mod request;
 mod sa;
@@ -50,6 +51,8 @@ pub(crate) enum Timer {
     SaAnswer,
     /// The set with this spi_us has had its time.
     Retire(u32),
+    /// The subscription to the registration is to be refreshed.
+    Subscription,
     /// Of the call with this number.
     Call(u32, call::Alarm),
 }
@@ -100,6 +103,7 @@ pub struct Ue {
     faults: BTreeMap<&'static str, u64>,
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) calls: call::Calls,
+    pub(crate) watch: Option<Box<reg_event::Watch>>,
     /// How calls ended.
     pub(crate) outcomes: BTreeMap<String, u64>,
     counters: BTreeMap<&'static str, u64>,
@@ -129,6 +133,7 @@ impl Ue {
             faults: BTreeMap::new(),
             failures: BTreeMap::new(),
             calls: call::Calls::default(),
+            watch: None,
             outcomes: BTreeMap::new(),
             counters: BTreeMap::new(),
             asked_by: None,
@@ -171,6 +176,7 @@ impl Ue {
     /// Loses all of its state but the SIM's, and says nothing to the network, as a handset whose battery is taken out.
     pub fn power_off(&mut self, ctx: &mut Ctx<'_>) {
         self.attempt = None;
+        self.watch = None;
         // With its transactions: a handset that is off repeats nothing.
         self.sip = endpoint(&self.config);
         self.timers.clear(&Timer::SaAnswer);
@@ -366,6 +372,11 @@ impl Ue {
                 }
                 Timer::Expire => self.lose_registration(ctx),
                 Timer::Retire(spi_us) => self.remove_set(spi_us, ctx),
+                Timer::Subscription => {
+                    if self.binding.is_some() {
+                        self.subscribe(ctx);
+                    }
+                }
                 Timer::Call(number, alarm) => self.on_call_alarm(number, alarm, ctx),
                 Timer::SaAnswer => {
                     if let Some(attempt) = self.attempt.take() {
@@ -449,6 +460,7 @@ impl Node for Ue {
             "calls": self.calls.snapshot(),
             "ended": self.calls.ended(),
             "messages": self.calls.texts(),
+            "reg_event": self.watch.as_ref().map(|w| w.snapshot()),
             "outcomes": self.outcomes,
             "binding": self.binding.as_ref().map(|b| json!({
                 "granted_s": b.granted_s,

@@ -112,6 +112,7 @@ impl Ue {
         if fresh {
             self.dialog.renew(ctx);
             self.last_auth = None;
+            self.watch = None;
         }
         self.timers.clear(&Timer::Retry);
         if procedure != Procedure::Query {
@@ -269,6 +270,10 @@ impl Ue {
             if bound.is_some_and(|s| s.unwrap_or(1) > 0) {
                 self.note(&Fault::StillBound);
             }
+            if self.watch.is_some() {
+                // The NOTIFY of this end comes inside them, and is answered there.
+                self.retire_sets(ctx);
+            }
             self.forget(ctx);
             return Ok(());
         }
@@ -307,6 +312,7 @@ impl Ue {
         self.timers.set(Timer::Refresh, ctx.now + refresh);
         self.timers.set(Timer::Expire, expires);
         self.keep_set(attempt.path, expires + SA_MARGIN, ctx);
+        self.watch_registration(ctx);
         Ok(())
     }
 
@@ -502,7 +508,9 @@ impl Ue {
         self.drop_calls(ctx);
         self.timers.clear(&Timer::Refresh);
         self.timers.clear(&Timer::Expire);
-        let all: Vec<u32> = self.sets.list.iter().map(|s| s.set.spi_us).collect();
+        self.timers.clear(&Timer::Subscription);
+        let lingers = |s: &&crate::sa::LiveSet| s.state == SetState::Retiring && self.watch.is_some();
+        let all: Vec<u32> = self.sets.list.iter().filter(|s| !lingers(s)).map(|s| s.set.spi_us).collect();
         for spi_us in all {
             self.remove_set(spi_us, ctx);
         }

@@ -511,6 +511,23 @@ fn a_message_and_options_outside_a_call() {
 }
 
 #[test]
+fn asked_by_refer_a_handset_calls_and_tells_how_it_went() {
+    let mut bench = Bench::new(["", "[called]\nanswer_after = '1s'"]);
+    bench.call().unwrap();
+    bench.pass(Duration::from_secs(1));
+    assert_eq!(bench.ask(1, "refer", json!({ "to": identity(1) })).unwrap()["status"], 200);
+    assert_eq!(bench.calls(0).as_array().unwrap().len(), 2);
+    assert_eq!(
+        bench.ask(1, "refer", json!({ "to": "sip:nobody@example.com", "call": 1 })).unwrap_err().kind,
+        "status-404"
+    );
+    for n in [1, 2] {
+        bench.ask(0, "hangup", json!({ "call": n })).unwrap();
+    }
+    bench.rest();
+}
+
+#[test]
 fn a_call_ends_before_its_handset_is_deregistered() {
     let mut bench = Bench::new(["", "[called]\nanswer_after = 0"]);
     bench.call().unwrap();

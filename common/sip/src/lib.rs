@@ -11,6 +11,7 @@ pub mod message;
 pub mod method;
 pub mod name;
 pub mod proxy;
+pub mod reginfo;
 pub mod relay;
 pub mod status;
 pub mod stream;

@@ -288,6 +288,21 @@ fn a_second_call_while_the_first_is_held() {
     assert_eq!((lab.ended(0).len(), lab.ended(2).len()), (2, 1));
 }
 
+/// RFC 3515: handset 2 has handset 1 call handset 3, hears how it went, and leaves.
+#[test]
+fn a_call_is_transferred() {
+    let mut lab = lab_of(3, LabConfig::default(), ANSWERS);
+    lab.script(2, ANSWERS);
+    lab.call(0, 1).unwrap();
+    lab.world.run_for(Duration::from_secs(1));
+    assert_eq!(lab.tell(1, "refer", json!({ "to": msisdn(2) })).unwrap()["status"], 200);
+    lab.tell(1, "hangup", Value::Null).unwrap();
+    lab.world.run_for(Duration::from_secs(1));
+    assert_eq!((&lab.calls(0)[0]["state"], &lab.calls(2)[0]["state"]), (&json!("up"), &json!("up")));
+    lab.tell(2, "hangup", Value::Null).unwrap();
+    rest(&mut lab);
+}
+
 /// TS 24.229 5.1.1.6: who de-registers ends its calls first.
 #[test]
 fn a_call_ends_with_its_registration() {

@@ -41,6 +41,12 @@ impl Ue {
                     ue.hang_up(call, ctx)
                 },
             ),
+            "refer" => match args.get("to").and_then(Value::as_str).and_then(|to| self.target(to)) {
+                None => Err(Problem::invalid("to", "a URI, a number, or user@domain")),
+                Some(to) => {
+                    self.on_chosen(args, |c| c.stage == Stage::Up, ctx, |ue, call, ctx| ue.refer(call, &to, id, ctx))
+                }
+            },
             "message" => self.on_page(id, args, "MESSAGE", ctx),
             "options" if args.get("to").is_some() => self.on_page(id, args, "OPTIONS", ctx),
             "script" => self.on_script(id, args, ctx),

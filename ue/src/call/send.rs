@@ -22,19 +22,22 @@ const SEAL: &str = "X-Imsbox-Seal";
 
 /// What a request of ours is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum What {
+pub(crate) enum What {
     Invite,
     Prack,
     /// re-INVITE or UPDATE.
     Change,
     Bye,
+    Refer,
+    /// For the reg event package.
+    Subscribe,
     /// Anything else, in a dialog or not.
     Plain,
 }
 
 /// A request of ours that waits for its answer, with what the answer must repeat.
 #[derive(Clone, Debug)]
-pub(super) struct Sent {
+pub(crate) struct Sent {
     pub(super) what: What,
     pub(super) call: Option<u32>,
     /// The command that waits for it.
@@ -54,7 +57,7 @@ impl Sent {
     }
 
     /// Of no call. What is still empty is known when it leaves.
-    pub(super) fn outside(what: What) -> Self {
+    pub(crate) fn outside(what: What) -> Self {
         Self {
             what,
             call: None,
@@ -71,7 +74,7 @@ impl Sent {
 
 impl Ue {
     /// A request outside a dialog: through the P-CSCF by the Service-Route (TS 24.229 5.1.2A.1.1).
-    pub(super) fn fresh_request(&self, method: &str, uri: &str, anonymous: bool, ctx: &mut Ctx<'_>) -> Message {
+    pub(crate) fn fresh_request(&self, method: &str, uri: &str, anonymous: bool, ctx: &mut Ctx<'_>) -> Message {
         let mut m = Message::request(method, uri);
         m.set(Name::MaxForwards, 70);
         m.set(Name::Route, format_args!("<{}>", self.outbound_uri()));
@@ -95,7 +98,7 @@ impl Ue {
     }
 
     /// The public identity that the handset is called by: the default one of the set (TS 24.229 5.1.1.2.1).
-    pub(super) fn own_identity(&self) -> String {
+    pub(crate) fn own_identity(&self) -> String {
         let first = self.binding.as_ref().and_then(|b| b.associated.first());
         first.cloned().unwrap_or_else(|| self.identity.impu.to_string())
     }
@@ -141,7 +144,7 @@ impl Ue {
     }
 
     /// Sends a request as a phone does: with its access network, inside its security associations.
-    pub(super) fn launch(&mut self, mut m: Message, sent: Sent, ctx: &mut Ctx<'_>) -> ClientTx {
+    pub(crate) fn launch(&mut self, mut m: Message, sent: Sent, ctx: &mut Ctx<'_>) -> ClientTx {
         let (path, to) = self.dress(&mut m);
         let from_tag = m.first::<From<'_>>().ok().flatten().and_then(|f| f.tag().map(str::to_owned));
         let sent = Sent {
@@ -221,7 +224,7 @@ impl Ue {
     }
 
     /// A response with what a phone adds to it.
-    pub(super) fn response(&self, request: &Message, status: u16, tag: Option<&str>) -> Message {
+    pub(crate) fn response(&self, request: &Message, status: u16, tag: Option<&str>) -> Message {
         let mut m = Message::response(request, status, tag);
         if status == 100 {
             return m;
@@ -250,7 +253,7 @@ impl Ue {
         m
     }
 
-    pub(super) fn respond(&mut self, tx: ServerTx, mut response: Message, ctx: &mut Ctx<'_>) {
+    pub(crate) fn respond(&mut self, tx: ServerTx, mut response: Message, ctx: &mut Ctx<'_>) {
         self.seal(&mut response);
         self.step(ctx.now, || format!("{} to {}", response.status(), response.method()));
         self.sip.respond(tx, response, ctx);

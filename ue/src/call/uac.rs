@@ -199,13 +199,10 @@ impl Ue {
             Some(mut dialog) => dialog.on_response(message).map(|()| dialog),
             None => Dialog::as_uac(&out.invite, message),
         };
-        let dialog = match made {
-            Ok(dialog) => dialog,
-            Err(_) => {
-                // Nobody could be sent an ACK; a phone gives such a call up.
-                self.note(&Fault::NoContact);
-                return Some(Outcome::refused(message));
-            }
+        let Ok(dialog) = made else {
+            // Nobody could be sent an ACK; a phone gives such a call up.
+            self.note(&Fault::NoContact);
+            return Some(Outcome::refused(message));
         };
         let cseq = out.invite.first::<CSeq<'_>>().ok().flatten().map_or(1, |c| c.number);
         let (mut ack, _) = dialog.ack(cseq);
@@ -214,10 +211,8 @@ impl Ue {
                 Some(answer) => ack.set_body("application/sdp", answer.as_bytes()),
                 None => self.note(&Fault::BadOffer),
             },
-            (Some(answer), true) if !call.session.is_agreed() => {
-                if !call.session.take_answer(&answer) {
-                    self.note(&Fault::BadAnswer);
-                }
+            (Some(answer), true) if !call.session.is_agreed() && !call.session.take_answer(&answer) => {
+                self.note(&Fault::BadAnswer);
             }
             (None, _) if !call.session.is_agreed() => self.note(&Fault::BadAnswer),
             _ => {}

@@ -135,7 +135,7 @@ impl Ue {
     fn say_ringing(&mut self, call: &mut Call, status: u16, ctx: &mut Ctx<'_>) -> Next {
         let called = &self.config.script.called;
         let (wants_reliable, early_media) = (called.reliable, called.early_media);
-        let Some(incoming) = call.incoming.as_mut().filter(|_| status > 0) else { return None };
+        let incoming = call.incoming.as_mut().filter(|_| status > 0)?;
         let demanded = incoming.invite.has_token(Name::Require, "100rel");
         let reliable = demanded || wants_reliable && incoming.invite.has_token(Name::Supported, "100rel");
         let (tx, invite) = (incoming.tx, incoming.invite.clone());
@@ -266,10 +266,7 @@ impl Ue {
                 return Some(Outcome::NoPrack);
             }
             self.count("never-acknowledged");
-            return match self.say_bye(call, ctx) {
-                None => None,
-                Some(_) => Some(Outcome::NeverAcknowledged),
-            };
+            return self.say_bye(call, ctx).map(|_| Outcome::NeverAcknowledged);
         }
         // A provisional response doubles without bound, a 2xx up to T2.
         repeated.interval *= 2;
@@ -292,7 +289,7 @@ impl Ue {
         self.with_call(number, ctx, |ue, call, ctx| {
             let cseq = ack.first::<CSeq<'_>>().ok().flatten().map(|c| c.number);
             let is_due = |r: &Repeated| r.response.status() >= 200 && Some(r.cseq) == cseq;
-            let Some(repeated) = call.repeated.take_if(|r| is_due(r)) else { return None };
+            let repeated = call.repeated.take_if(|r| is_due(r))?;
             ue.timers.clear(&Timer::Call(call.number, Alarm::Repeat));
             if repeated.offers && !session_in(ack).is_some_and(|answer| call.session.take_answer(&answer)) {
                 ue.note(&Fault::BadAnswer);

@@ -41,9 +41,9 @@ impl Ue {
             Method::Bye => self.on_bye(call, tx, m, ctx),
             Method::Invite | Method::Update => self.on_change(call, tx, m, ctx),
             Method::Info | Method::Options | Method::Message => self.plainly(tx, m, 200, ctx),
-            Method::Refer => self.plainly(tx, m, 603, ctx),
+            Method::Refer => self.on_refer(call, tx, m, ctx),
             Method::Subscribe => self.plainly(tx, m, 489, ctx),
-            Method::Notify => self.plainly(tx, m, 481, ctx),
+            Method::Notify => self.on_refer_notify(call, tx, m, ctx),
             _ => self.plainly(tx, m, 501, ctx),
         }
     }
@@ -122,7 +122,11 @@ impl Ue {
             _ if status < 200 => None,
             What::Bye => Some(Outcome::HungUp),
             What::Change => self.on_change_answer(call, sent, message, ctx),
-            What::Prack | What::Plain => {
+            What::Refer => {
+                Self::on_refer_answer(call, message, ctx);
+                self.ended_by(call, status, ctx)
+            }
+            What::Prack | What::Plain | What::Subscribe => {
                 if let Some(id) = sent.asked {
                     let result = match status {
                         ..300 => Ok(json!({ "status": status })),
@@ -155,7 +159,7 @@ impl Ue {
         match sent.what {
             What::Invite => self.on_invite_silence(call, cause),
             What::Bye => Some(Outcome::HungUp),
-            What::Change | What::Plain | What::Prack => {
+            What::Change | What::Plain | What::Prack | What::Refer | What::Subscribe => {
                 if let Some(id) = sent.asked {
                     ctx.act(Action::Reply { id, result: Err(failed(&cause.into())) });
                 }
@@ -202,7 +206,7 @@ impl Ue {
     pub(super) fn on_step(&mut self, call: &mut Call, ctx: &mut Ctx<'_>) -> Next {
         let step = call.steps.front().copied()?;
         let changes = !matches!(step.act, Act::Hangup | Act::Info | Act::Options);
-        if changes && call.change.is_some() || changes && call.repeated.is_some() {
+        if changes && (call.change.is_some() || call.repeated.is_some()) {
             self.timers.set(Timer::Call(call.number, Alarm::Step), ctx.now + BUSY);
             return None;
         }
@@ -219,7 +223,7 @@ impl Ue {
     }
 
     pub(super) fn plain_in(&mut self, call: &mut Call, act: Act, asked: Option<CommandId>, ctx: &mut Ctx<'_>) -> Next {
-        let Some(dialog) = call.dialog.as_mut() else { return None };
+        let dialog = call.dialog.as_mut()?;
         let (mut m, _) = dialog.request(if act == Act::Info { "INFO" } else { "OPTIONS" });
         if act == Act::Info {
             m.set(Name::InfoPackage, "g.3gpp.mid-call");
@@ -262,7 +266,7 @@ impl Ue {
         }
         let by_update = matches!(purpose, Purpose::Refresh | Purpose::Act(Act::Update)) && call.peer_updates;
         let offers = !by_update || purpose != Purpose::Refresh;
-        let Some(dialog) = call.dialog.as_mut() else { return None };
+        let dialog = call.dialog.as_mut()?;
         let (mut m, _) = dialog.request(if by_update { "UPDATE" } else { "INVITE" });
         m.set(Name::Contact, self.call_contact());
         Self::ask_headers(&mut m);
@@ -283,7 +287,7 @@ impl Ue {
 
     fn on_change_answer(&mut self, call: &mut Call, sent: &Sent, message: &Message, ctx: &mut Ctx<'_>) -> Next {
         let status = message.status();
-        let Some(change) = call.change.take() else { return None };
+        let change = call.change.take()?;
         if status >= 300 {
             return self.on_change_refused(call, change, message, ctx);
         }

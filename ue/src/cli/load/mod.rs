@@ -208,7 +208,8 @@ impl Plan {
 /// How calls are made, if any are.
 fn call_plan(options: &Options) -> Result<Option<CallPlan>, String> {
     let Some(rate) = options.calls else { return Ok(None) };
-    if !(rate > 0.0 && rate <= 1e6) || !(0.0..=86_400.0).contains(&options.hold) {
+    let right = rate > 0.0 && rate <= 1e6 && (0.0..=86_400.0).contains(&options.hold);
+    if !right {
         return Err("--calls must be above 0 and at most 1000000, --hold at most 86400 seconds".into());
     }
     if options.handsets.is_none_or(|handsets| handsets < 2) {

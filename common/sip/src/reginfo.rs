@@ -1,27 +1,46 @@
-//! What a P-CSCF reads of application/reginfo+xml (RFC 3680 5): which contacts there are, and what became of them. One pass over
+//! What a subscriber reads of application/reginfo+xml (RFC 3680 5): which contacts there are, and what became of them. One pass over
 //! the tags, nothing else of XML is needed: no entity is expanded but the five that XML has, no DTD is looked at.
 
 /// A contact of any of the user's identities.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Contact {
-    pub(crate) uri: String,
-    pub(crate) is_active: bool,
-    pub(crate) event: Event,
+pub struct Contact {
+    pub uri: String,
+    pub is_active: bool,
+    pub event: Event,
+    /// Seconds that are left.
+    pub expires: Option<u32>,
 }
 
-/// What happened to a contact last, as far as it matters here.
+/// What happened to a contact last, as far as it matters to who is registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Event {
-    /// The network ended it: deactivated, rejected, probation, or it ran out there.
-    ByNetwork,
-    /// The UE did, or nothing did.
+pub enum Event {
+    /// Ended by the network: the UE is to register again at once.
+    Deactivated,
+    /// Ended by the network: the UE is not to come back by itself.
+    Rejected,
+    /// Ended by the network, which says when to come back.
+    Probation,
+    /// Ran out.
+    Expired,
+    /// The network wants to hear of the UE sooner.
+    Shortened,
+    /// The UE did something, or nothing happened.
     Other,
 }
 
+impl Event {
+    /// Ended, and not by the UE.
+    pub fn is_end_by_network(self) -> bool {
+        matches!(self, Self::Deactivated | Self::Rejected | Self::Probation | Self::Expired)
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct RegInfo {
-    pub(crate) version: u32,
-    pub(crate) contacts: Vec<Contact>,
+pub struct RegInfo {
+    pub version: u32,
+    /// All there is, not only what has changed.
+    pub is_full: bool,
+    pub contacts: Vec<Contact>,
 }
 
 /// Contacts in one document: more are not read.
@@ -29,7 +48,7 @@ const MOST_CONTACTS: usize = 256;
 
 impl RegInfo {
     /// None: it is no such document.
-    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+    pub fn read(body: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(body).ok()?;
         let mut info: Option<Self> = None;
         let mut open: Option<Contact> = None;
@@ -51,12 +70,14 @@ impl RegInfo {
             match local(name) {
                 "reginfo" => {
                     let version = attribute(attributes, "version")?.parse().ok()?;
-                    info = Some(Self { version, contacts: Vec::new() });
+                    let is_full = attribute(attributes, "state") == Some("full");
+                    info = Some(Self { version, is_full, contacts: Vec::new() });
                 }
                 "contact" => {
                     let is_active = attribute(attributes, "state")? == "active";
                     let event = event(attribute(attributes, "event").unwrap_or_default());
-                    open = (!is_empty).then_some(Contact { uri: String::new(), is_active, event });
+                    let expires = attribute(attributes, "expires").and_then(|s| s.parse().ok());
+                    open = (!is_empty).then_some(Contact { uri: String::new(), is_active, event, expires });
                 }
                 // The text that follows is the URI.
                 "uri" => {
@@ -78,13 +99,13 @@ impl RegInfo {
     }
 
     /// Whether the network has ended this contact, and nothing in the document says that it lives.
-    pub(crate) fn has_ended(&self, is_it: impl Fn(&str) -> bool) -> bool {
+    pub fn has_ended(&self, is_it: impl Fn(&str) -> bool) -> bool {
         let mut ended = false;
         for contact in self.contacts.iter().filter(|c| is_it(&c.uri)) {
             if contact.is_active {
                 return false;
             }
-            ended |= contact.event == Event::ByNetwork;
+            ended |= contact.event.is_end_by_network();
         }
         ended
     }
@@ -92,7 +113,11 @@ impl RegInfo {
 
 fn event(word: &str) -> Event {
     match word {
-        "deactivated" | "rejected" | "probation" | "expired" => Event::ByNetwork,
+        "deactivated" => Event::Deactivated,
+        "rejected" => Event::Rejected,
+        "probation" => Event::Probation,
+        "expired" => Event::Expired,
+        "shortened" => Event::Shortened,
         _ => Event::Other,
     }
 }
@@ -169,7 +194,8 @@ mod tests {
     #[test]
     fn contacts_and_what_became_of_them() {
         let info = RegInfo::read(DOCUMENT.as_bytes()).unwrap();
-        assert_eq!((info.version, info.contacts.len()), (7, 4));
+        assert_eq!((info.version, info.is_full, info.contacts.len()), (7, false, 4));
+        assert_eq!((info.contacts[0].event, info.contacts[0].expires), (Event::Deactivated, Some(0)));
         assert!(info.has_ended(|uri| uri == "sip:a@192.0.2.7:5060;x=1&y"));
         assert!(!info.has_ended(|uri| uri == "sip:b@192.0.2.8"), "it lives with another identity");
         assert!(!info.has_ended(|uri| uri == "sip:c@192.0.2.9"), "the UE did that, and the P-CSCF saw it");
