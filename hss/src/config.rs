@@ -172,6 +172,20 @@ impl Config {
         endpoint
     }
 
+    /// What can be wrong with the service profiles.
+    pub fn check_services(&self) -> Result<(), ConfigError> {
+        let invalid = |reason: String| Err(ConfigError::Invalid { file: "hss".into(), reason });
+        for (name, profile) in &self.service_profiles {
+            if let Some(finding) = unusable(&profile.criteria.0) {
+                return invalid(format!("service_profiles.{name}: {finding}"));
+            }
+        }
+        match self.default_service_profile.as_ref().filter(|name| !self.service_profiles.contains_key(*name)) {
+            Some(name) => invalid(format!("default_service_profile: there is no [service_profiles.{name}]")),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<&Secret<32>, ConfigError> {
         let invalid = |reason: &str| Err(ConfigError::Invalid { file: "hss".into(), reason: reason.into() });
         if usize::from(self.ind) >= ims_aka::Sqn::SLOTS {
@@ -180,14 +194,7 @@ impl Config {
         if self.domain.is_empty() || self.domain.contains(|c: char| c.is_whitespace() || c == '@' || c == ':') {
             return invalid("domain: give a domain name such as ims.mnc001.mcc001.3gppnetwork.org");
         }
-        for (name, profile) in &self.service_profiles {
-            if let Some(finding) = unusable(&profile.criteria.0) {
-                return invalid(&format!("service_profiles.{name}: {finding}"));
-            }
-        }
-        if let Some(name) = self.default_service_profile.as_ref().filter(|n| !self.service_profiles.contains_key(*n)) {
-            return invalid(&format!("default_service_profile: there is no [service_profiles.{name}]"));
-        }
+        self.check_services()?;
         match &self.master_key {
             Some(key) => Ok(key),
             None => invalid("no master key: set IMSBOX_MASTER_KEY or let the HSS make hss.key in its data folder"),

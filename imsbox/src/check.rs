@@ -184,13 +184,18 @@ fn database(shell: &ims_shell::Settings) -> Vec<Line> {
     }
 }
 
-/// What the S-CSCF would not start with, shared criteria among it.
+/// What the S-CSCF and the HSS would not start with: criteria among it.
 fn criteria(settings: &Settings) -> Vec<Line> {
-    match settings.scscf.check() {
-        Err(error) => vec![Line::fail("S-CSCF", error.to_string())],
-        Ok(()) if settings.scscf.shared_ifc.file.is_none() && settings.scscf.shared_ifc.sets.is_empty() => Vec::new(),
-        Ok(()) => vec![Line::ok("shared iFC", "the sets of [scscf.shared_ifc] can be used")],
-    }
+    let shared = &settings.scscf.shared_ifc;
+    let checks = [
+        ("S-CSCF", "shared iFC", settings.scscf.check(), shared.file.is_some() || !shared.sets.is_empty()),
+        ("HSS", "service profiles", settings.hss.check_services(), !settings.hss.service_profiles.is_empty()),
+    ];
+    let line = |(role, subject, result, is_given): (_, _, Result<(), _>, bool)| match result {
+        Err(error) => Some(Line::fail(role, ims_core::config::ConfigError::to_string(&error))),
+        Ok(()) => is_given.then(|| Line::ok(subject, "the criteria can be used")),
+    };
+    checks.into_iter().filter_map(line).collect()
 }
 
 fn addresses(gm: &[IpAddr], port: u16) -> Vec<Line> {

@@ -215,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_criteria_is_counted_each_time_and_told_once() {
+        let mut scscf = Scscf::new(Config::default()).unwrap();
+        for priority in 1..=2 {
+            let other = PROFILE.replace("<Priority>1<", &format!("<Priority>{priority}<"));
+            scscf.explain(&json!({ "impu": "sip:a@b", "method": "INVITE", "profile": other })).unwrap();
+        }
+        scscf.tell_findings();
+        scscf.tell_findings();
+        assert_eq!((scscf.refusals.get("ifc-unknown-set"), scscf.findings_told.len()), (Some(&2), 1));
+    }
+
+    #[test]
     fn mistakes_name_their_field() {
         for (args, field) in [
             (json!({ "impu": "nobody", "method": "INVITE" }), Some("impu")),
