@@ -66,6 +66,9 @@ impl Scscf {
         if self.is_home(host) {
             return self.home(tx, None, ctx);
         }
+        if self.me.is_me(&uri) {
+            return self.back_to_us(tx, ctx);
+        }
         match self.config.breakout.route_of_domain(host) {
             Some(route) => {
                 let trunks = self.trunks.draw(route, ctx.rng);
@@ -198,6 +201,15 @@ impl Scscf {
         }
         let to = self.config.sessions.icscf.clone().unwrap_or_else(|| format!("sip:{}", self.config.domain));
         self.send_branch(tx, request, to, ctx);
+        Ok(())
+    }
+
+    /// A temporary GRUU of ours: its user is served here.
+    fn back_to_us(&mut self, tx: ServerTx, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
+        let Some(passage) = self.relay.get(tx) else { return Ok(()) };
+        let mut request = passage.request.clone();
+        self.record_route(&mut request, Side::Originating);
+        self.send_branch(tx, request, self.me.address(), ctx);
         Ok(())
     }
 

@@ -103,9 +103,7 @@ impl Scscf {
         let breadth = max_breadth(&request)?;
         let bindings = self.registrar.of_impu(&served.impu).flat_map(|r| &r.bindings);
         let mut bindings: Vec<&Binding> = bindings.filter(|b| b.expires_at > ctx.now).collect();
-        if let Some(device) = gruu::device(request.uri()) {
-            bindings.retain(|b| gruu::is_of(device, &b.contact));
-        }
+        bindings.retain(|b| self.is_for(request.uri(), b));
         // A contact of an emergency registration is for who calls back when there is no other.
         if bindings.iter().any(|b| !b.contact.is_emergency()) {
             bindings.retain(|b| !b.contact.is_emergency());
@@ -133,6 +131,14 @@ impl Scscf {
         }
         self.try_next_contacts(tx, ctx);
         Ok(())
+    }
+
+    /// Whether a request is for this device too: all that a user has, or the one that a GRUU names (RFC 5627).
+    pub(crate) fn is_for(&self, uri: &str, binding: &Binding) -> bool {
+        if let Some(device) = gruu::device(uri) {
+            return gruu::is_of(device, &binding.contact);
+        }
+        self.temporary_gruus.read(uri).is_none_or(|named| self.temporary_gruus.is_of(&named, binding))
     }
 
     /// False: there are none, or there is no sense in trying them (RFC 3261 16.7 item 5).

@@ -27,6 +27,7 @@ mod registrar;
 mod served;
 mod session;
 mod shared_ifc;
+mod tgruu;
 mod third_party;
 mod unregistered;
 mod vector;
@@ -64,6 +65,7 @@ use registrar::{Lapse, Registrar};
 use serde_json::{Value, json};
 use session::Passing;
 use std::collections::{BTreeMap, BTreeSet};
+use tgruu::TemporaryGruus;
 use third_party::ThirdParties;
 use unregistered::Unregistered;
 
@@ -113,6 +115,7 @@ pub struct Scscf {
     trunks: Trunks,
     /// Profiles of users that are not registered.
     unregistered: Unregistered,
+    temporary_gruus: TemporaryGruus,
     /// Registrations that ran out, and that the HSS has not heard of yet; they stay kept until it has.
     untold: BTreeMap<registrar::Id, (Impi, Impu)>,
     /// How often each kind of refusal happened.
@@ -158,6 +161,7 @@ impl Scscf {
             lookups: Lookups::default(),
             trunks: Trunks::of(&config.breakout),
             unregistered: Unregistered::default(),
+            temporary_gruus: TemporaryGruus::default(),
             subscriptions: Subscriptions::default(),
             third_parties: ThirdParties::default(),
             config,
@@ -203,7 +207,9 @@ impl Scscf {
         match message.method() {
             Method::Register => self.on_register(tx, message, ctx),
             Method::Subscribe if self.is_for_notifier(message) => self.on_subscribe(tx, message, ctx),
-            Method::Options if self.is_me(message.uri()) && !message.has(Name::Route) => {
+            Method::Options
+                if self.is_me(message.uri()) && !message.has(Name::Route) && !tgruu::is_one(message.uri()) =>
+            {
                 let mut answer = Message::response(message, 200, Some(&ctx.rng.token(10)));
                 answer.set(Name::Allow, "REGISTER, OPTIONS");
                 answer.set(Name::Supported, "path");
@@ -319,6 +325,9 @@ impl Scscf {
     /// What was kept when the process ended.
     fn on_restored(&mut self, portion: Vec<Kept>, ctx: &mut Ctx<'_>) {
         for Kept { key, value } in portion {
+            if tgruu::is_key(&key) && self.temporary_gruus.restore(&value) {
+                continue;
+            }
             if reg_event::is_key(&key) && self.subscriptions.restore(&key, &value) {
                 continue;
             }

@@ -73,6 +73,20 @@ impl Me {
         format!("<{}>", self.uri(user, ""))
     }
 
+    /// The S-CSCF itself stands in it: nobody else knows whom it names.
+    pub(crate) fn temporary_gruu(&self, user: &str) -> String {
+        let host = &self.host;
+        match self.port {
+            Some(port) => format!("sip:{user}@{host}:{port};gr"),
+            None => format!("sip:{user}@{host};gr"),
+        }
+    }
+
+    /// Where we listen: for a request of ours to ourselves.
+    pub(crate) fn address(&self) -> String {
+        format!("sip:{}", self.listen)
+    }
+
     fn route(&self, user: &str, more: &str) -> String {
         format!("<{};lr>", self.uri(user, more))
     }

@@ -2,7 +2,7 @@
 
 use crate::profile::{Profile, read_saa, refused};
 use crate::reg_event::Why;
-use crate::registrar::{Changed, Registration};
+use crate::registrar::{Binding, Changed, Registration};
 use crate::wish::{Contacts, Wish};
 use crate::{Refusal, Scscf, Waiting, gruu};
 use ims_core::{Ctx, Impi, Impu};
@@ -236,6 +236,9 @@ impl Scscf {
     }
 
     fn store_and_answer(&mut self, registration: Registration, attempt: &Attempt, ctx: &mut Ctx<'_>) {
+        if attempt.message.has_token(Name::Supported, "gruu") {
+            ctx.actions.extend(self.temporary_gruus.prepare(ctx.rng).map(ims_core::Action::Put));
+        }
         let answer = self.ok(&registration, attempt, ctx);
         let was_registered = self.registrar.find(&attempt.impi, &attempt.impu).is_some();
         let (impu, impi, contacts) = (&attempt.impu, &attempt.impi, registration.bindings.len());
@@ -269,6 +272,18 @@ impl Scscf {
         self.tell_third_parties(tellings, ctx);
     }
 
+    /// Parameters of a Contact that is given back.
+    fn gruus(&self, registration: &Registration, binding: &Binding, aor: &Impu, ctx: &mut Ctx<'_>) -> String {
+        let Some(public) = binding.contact.instance().and_then(|instance| gruu::public(aor, instance)) else {
+            return String::new();
+        };
+        let id = self.registrar.number_of(registration);
+        match self.temporary_gruus.user(id, binding, ctx.rng) {
+            Some(user) => format!(";pub-gruu=\"{public}\";temp-gruu=\"{}\"", self.me.temporary_gruu(&user)),
+            None => format!(";pub-gruu=\"{public}\""),
+        }
+    }
+
     /// 5.4.1.2.2F: what a 200 to REGISTER holds.
     fn ok(&self, registration: &Registration, attempt: &Attempt, ctx: &mut Ctx<'_>) -> Message {
         let request = &attempt.message;
@@ -280,9 +295,8 @@ impl Scscf {
             let contact = &binding.contact;
             let expires = binding.expires_in(ctx.now);
             // RFC 5627 5.3: to a UE that knows what to do with it.
-            let gruu = contact.instance().filter(|_| has_gruu).and_then(|i| gruu::public(&attempt.impu, i));
-            let gruu = gruu.map(|gruu| format!(";pub-gruu=\"{gruu}\"")).unwrap_or_default();
-            answer.push_back(Name::Contact, format!("<{}>{}{gruu};expires={expires}", contact.uri, contact.params));
+            let gruus = if has_gruu { self.gruus(registration, binding, &attempt.impu, ctx) } else { String::new() };
+            answer.push_back(Name::Contact, format!("<{}>{}{gruus};expires={expires}", contact.uri, contact.params));
         }
         if registration.bindings.is_empty() {
             return answer;

@@ -184,15 +184,25 @@ impl Registrar {
         ids.iter().copied().find(|id| self.by_id(*id).is_some_and(&is_it))
     }
 
-    /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows. None
-    /// when nothing changes.
-    pub(crate) fn store(&mut self, registration: Registration, actions: &mut Vec<Action>) -> Option<Changed> {
+    /// The one of the same set.
+    fn known(&self, registration: &Registration) -> Option<Id> {
         let same = |r: &Registration| {
             r.impu == registration.impu
                 || registration.profile.has(&r.impu)
                 || registration.profile.identities.iter().any(|i| r.profile.has(&i.impu))
         };
-        let known = self.id_of(&registration.impi, same);
+        self.id_of(&registration.impi, same)
+    }
+
+    /// The number that a registration has, or will have when it is stored next.
+    pub(crate) fn number_of(&self, registration: &Registration) -> Id {
+        self.known(registration).unwrap_or(self.next)
+    }
+
+    /// Takes a registration in, in the place of one of the same set; without bindings it is removed. What is kept follows. None
+    /// when nothing changes.
+    pub(crate) fn store(&mut self, registration: Registration, actions: &mut Vec<Action>) -> Option<Changed> {
+        let known = self.known(&registration);
         if known.is_some_and(|id| self.by_id(id) == Some(&registration)) {
             return None;
         }

@@ -4,6 +4,7 @@
 use crate::chain::Chain;
 use crate::me::{Marker, Side};
 use crate::profile::{Profile, read_saa, refused};
+use crate::registrar::Registration;
 use crate::session::{Passing, Stage, Step};
 use crate::{Refusal, Scscf, Waiting};
 use ims_core::uri::{Scheme, Uri};
@@ -65,7 +66,12 @@ impl Scscf {
     pub(crate) fn on_terminating(&mut self, tx: ServerTx, request: Message, ctx: &mut Ctx<'_>) -> Result<(), Refusal> {
         let uri = Uri::parse(request.uri()).map_err(|e| Refusal::Malformed(format!("Request-URI: {e}")))?;
         if self.me.is_me(&uri) {
-            return Err(Refusal::NoUser);
+            let named = self.temporary_gruus.read(request.uri()).ok_or(Refusal::NoUser)?;
+            let registration = self.registrar.by_id(named.id);
+            let fits = |r: &&Registration| r.bindings.iter().any(|b| self.temporary_gruus.is_of(&named, b));
+            let registration = registration.filter(fits).ok_or(Refusal::NoUser)?;
+            let (impu, profile) = (registration.impu.clone(), registration.profile.clone());
+            return self.begin(tx, request, Served { impu, case: SessionCase::Terminating, profile }, ctx);
         }
         let impu = Impu::from_uri(&uri).ok_or(Refusal::NoUser)?;
         let alias = number_alias(&uri).filter(|alias| *alias != impu);

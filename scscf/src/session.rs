@@ -7,7 +7,7 @@ use crate::chain::{AtServer, Chain, Outcome};
 use crate::exit::Departure;
 use crate::fork::Targets;
 use crate::me::{Marker, Side};
-use crate::{Refusal, Scscf, gruu, served};
+use crate::{Refusal, Scscf, gruu, served, tgruu};
 use ims_core::uri::Uri;
 use ims_core::{Ctx, Impu};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
@@ -130,11 +130,18 @@ impl Scscf {
 
     /// 5.4.3.3, subsequent requests: the GRUU of a device served here, which it gave as its Contact, becomes its address.
     fn resolve_gruu(&self, request: &mut Message) {
-        let Some(device) = gruu::device(request.uri()) else { return };
-        let contact = Impu::parse(request.uri()).ok().and_then(|impu| {
-            let mut bindings = self.registrar.of_impu(&impu).flat_map(|r| &r.bindings);
-            bindings.find(|b| gruu::is_of(device, &b.contact)).map(|b| b.contact.uri.clone())
-        });
+        let uri = request.uri();
+        let contact = if gruu::device(uri).is_some() {
+            let impu = Impu::parse(uri).ok();
+            let mut bindings = impu.iter().flat_map(|impu| self.registrar.of_impu(impu)).flat_map(|r| &r.bindings);
+            bindings.find(|b| self.is_for(uri, b)).map(|b| b.contact.uri.clone())
+        } else if tgruu::is_one(uri) {
+            let registration = self.temporary_gruus.read(uri).and_then(|named| self.registrar.by_id(named.id));
+            let mut bindings = registration.into_iter().flat_map(|r| &r.bindings);
+            bindings.find(|b| self.is_for(uri, b)).map(|b| b.contact.uri.clone())
+        } else {
+            None
+        };
         if let Some(contact) = contact {
             request.set_uri(&contact);
         }

@@ -74,8 +74,11 @@ impl Scscf {
         response: &Message,
         ctx: &mut Ctx<'_>,
     ) -> Vec<Telling> {
+        // What is for emergencies is nobody's business but ours (TS 24.229 5.4.8.2).
+        let is_ordinary = |r: &&Registration| r.bindings.iter().any(|b| !b.contact.is_emergency());
+        let (before, after) = (before.filter(is_ordinary), after.filter(is_ordinary));
         let (kind, registration) = match (before, after) {
-            _ if matches!(attempt.wish.contacts, Contacts::Query) => return Vec::new(),
+            _ if matches!(attempt.wish.contacts, Contacts::Query) || attempt.wish.is_emergency() => return Vec::new(),
             (None, None) => return Vec::new(),
             (Some(before), None) => (RegistrationType::Deregistration, before),
             (Some(_), Some(_)) if attempt.wish.leaves() => return Vec::new(),
@@ -89,6 +92,9 @@ impl Scscf {
 
     /// A registration has ended and no UE asked for it: servers hear what they would if it had (5.4.1.5, 5.4.1.6).
     pub(crate) fn tell_third_parties_of_end(&mut self, gone: &Registration, ctx: &mut Ctx<'_>) {
+        if !gone.bindings.is_empty() && gone.bindings.iter().all(|b| b.contact.is_emergency()) {
+            return;
+        }
         let request = farewell(gone, &self.config.domain);
         let kind = RegistrationType::Deregistration;
         let occasion = Occasion { request: &request, response: None, kind, expires: 0 };

@@ -124,6 +124,13 @@ fn an_emergency_registration_lives_beside_the_other_and_is_called_when_it_is_alo
         "<IMSSubscription><PrivateID>3@{DOMAIN}</PrivateID><ServiceProfile>{barred}</ServiceProfile></IMSSubscription>"
     );
     play.register("3", &contact(";sos"), &xml);
+    // A server that wants to know of everything hears nothing of it.
+    let told = "<InitialFilterCriteria><Priority>0</Priority><ApplicationServer><ServerName>sip:127.0.0.1:9001</ServerName>\
+                </ApplicationServer></InitialFilterCriteria>";
+    play.register("4", &contact(";sos"), &profile("4", told));
+    assert!(play.told.is_empty());
+    play.register("4", &contact(""), &profile("4", told));
+    assert_eq!(play.told, ["127.0.0.1:9001"]);
     play.register("2", &contact(";sos"), &profile("2", ""));
     play.ask(ICSCF, &to_user("MESSAGE", &user(2)));
     assert_eq!(play.request(PCSCF, "MESSAGE").uri(), "sip:2@192.0.2.7:5062;sos");
@@ -159,6 +166,34 @@ fn a_device_has_a_name_of_its_own() {
     // One that is not there.
     play.ask(ICSCF, &to_user("MESSAGE", &gruu.replace("uuid:8", "uuid:9")).cseq(3));
     play.refused(ICSCF, 480, "not-reachable");
+}
+
+/// RFC 5627 3.1.2: a name that nobody else can read; it ends with its registration.
+#[test]
+fn a_device_has_names_that_say_nothing() {
+    let mut play = Play::new(|_| {});
+    play.register("1", "<sip:1@192.0.2.1>;expires=600", &profile("1", ""));
+    let contact = |n: u32| format!("<sip:2@192.0.2.{n}>;+sip.instance=\"<urn:uuid:{n}>\";expires=600");
+    play.register_as("2a", "2", &contact(7), "", &profile("2", ""));
+    let ok = play.register_as("2b", "2", &contact(8), "Supported: path, gruu\n", &profile("2", ""));
+    let gruu = ok.require::<Contact<'_>>().unwrap().addr().unwrap().params.value("temp-gruu").unwrap().to_owned();
+    assert!(
+        gruu.starts_with("sip:tgruu.") && gruu.ends_with(";gr") && !gruu.contains("192") && !gruu.contains("sip:2@")
+    );
+    // Another user of ours calls it: the S-CSCF sends to itself.
+    play.ask(PCSCF, &from_ue("MESSAGE", "1", &gruu));
+    let around = play.request("127.0.0.1:6060", "MESSAGE");
+    play.bench.receive_message("127.0.0.1:6060", &around);
+    let out = play.request(PCSCF, "MESSAGE");
+    assert_eq!((out.uri(), lines(&out, Name::PCalledPartyId)), ("sip:2@192.0.2.8", vec![format!("<{gruu}>")]));
+    play.bench.nothing_sent();
+    let route = format!("Route: <sip:mt@scscf.{DOMAIN}:6060;lr>, <sip:dlg@pcscf.{DOMAIN}:5070;lr>\n");
+    play.ask(ICSCF, &Ask { more: route, ..from_ue("BYE", "1", &gruu) }.tagged("t").call("in"));
+    assert_eq!(play.request(PCSCF, "BYE").uri(), "sip:2@192.0.2.8");
+    // With another Call-ID it is another registration.
+    play.register_as("2b", "2", &contact(8), "Supported: path, gruu\n", &profile("2", ""));
+    play.ask(ICSCF, &to_user("MESSAGE", &gruu).cseq(3));
+    play.refused(ICSCF, 404, "no-user");
 }
 
 /// RFC 3261 16.6: by falling q value; a 603 ends it.

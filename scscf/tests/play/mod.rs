@@ -19,6 +19,8 @@ const RES: [u8; 8] = *b"\x01\x02\x03\x04\x05\x06\x07\x08";
 pub(crate) struct Play {
     pub(crate) bench: Bench<Scscf>,
     branches: u32,
+    /// Servers that were told of a registration.
+    pub(crate) told: Vec<String>,
 }
 
 /// A profile of one service profile: `sip:USER@domain`, `tel:+1555USER`, and `more` (criteria, other identities).
@@ -121,7 +123,7 @@ impl Play {
         // Chains of five servers have long messages; TCP is the matter of the transaction layer.
         let mut config = Config { udp_limit: 20_000, ..Config::default() };
         change(&mut config);
-        Self { bench: Bench::new(Scscf::new(config).unwrap(), "127.0.0.1:6060", true), branches: 0 }
+        Self { bench: Bench::new(Scscf::new(config).unwrap(), "127.0.0.1:6060", true), branches: 0, told: Vec::new() }
     }
 
     /// A whole registration of `sip:USER@domain` by the private identity `USER@domain`.
@@ -192,6 +194,7 @@ impl Play {
     fn servers_agree(&mut self) {
         while let Some((at, request)) = self.bench.sent_if(|m| m.is_request() && m.method().as_str() == "REGISTER") {
             self.reply(&at.to_string(), &request, 200);
+            self.told.push(at.to_string());
         }
     }
 
