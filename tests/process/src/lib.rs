@@ -1,6 +1,7 @@
 //! What the process tests share: our programs and foreign ones, started and ended by process id, a few lines of HTTP, and
 //! an independent handset. Nothing here uses the code under test: a mistake made on both sides must not cancel out.
 
+pub mod capture;
 pub mod engine;
 pub mod handset;
 pub mod http;

@@ -1,5 +1,6 @@
 //! Foreign ends of a call: sipp as caller, as callee and as application server, over UDP and over TCP, with the box between.
 
+use ims_process_tests::capture::Capture;
 use ims_process_tests::handset::DOMAIN;
 use ims_process_tests::process::Running;
 use ims_process_tests::{Folder, Lab, installed};
@@ -91,8 +92,18 @@ fn calls_between_softphones(name: &str, net: &str, transport: &'static str) {
         return;
     }
     let phones = Softphones::start(name, net, transport, ["[]", "[]"]);
+    let capture = Capture::start(net);
     let mut callee = phones.sipp("callee", 2, &["-m", &CALLS.to_string()]);
     phones.call(&mut callee);
+    if let Some(capture) = capture {
+        // To the box and from it; between its roles there are no packets.
+        let each = 2 * CALLS as usize;
+        capture.check(&[
+            ("INVITE", "sip.Method == \"INVITE\"", each),
+            ("ACK", "sip.Method == \"ACK\"", each),
+            ("BYE", "sip.Method == \"BYE\"", each),
+        ]);
+    }
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! The four roles as programs of their own, from the shipped configurations, over real SIP and Diameter sockets; and what a
 //! foreign eye (tshark) says of every packet on the wire.
 
+use ims_process_tests::capture::Capture;
 use ims_process_tests::handset::{self, Attach};
 use ims_process_tests::process::Running;
-use ims_process_tests::{Folder, http, installed, program};
-use std::net::{IpAddr, UdpSocket};
+use ims_process_tests::{Folder, http, json_in, program};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 const ADDRESS: &str = "127.70.1.1";
+const CALLS: usize = 4;
 const REST: &str = "127.70.1.1:8080";
 
 /// A role with its shipped configuration, moved to this test's address.
@@ -35,90 +37,55 @@ fn in_clear(n: u8, tcp: bool) -> Attach {
 }
 
 #[test]
-fn four_programs_register_handsets_and_nothing_on_the_wire_is_malformed() {
+fn four_programs_register_handsets_who_call_and_nothing_on_the_wire_is_malformed() {
     let folder = Folder::new("four-roles");
     let hss = role("hss", &folder);
     let roles = [role("scscf", &folder), role("icscf", &folder), role("pcscf", &folder)];
     let token = std::fs::read_to_string(folder.path().join("hss/admin.token")).unwrap();
-    for n in 1..=6 {
+    for n in 1..=10 {
         let body = format!(
-            "{{\"imsi\":\"0010100000000{n:02}\",\"k\":\"{}\",\"opc\":\"{}\",\"msisdn\":\"491511234560{n}\"}}",
+            "{{\"imsi\":\"0010100000000{n:02}\",\"k\":\"{}\",\"opc\":\"{}\",\"msisdn\":\"49151123456{n:02}\"}}",
             handset::hex(&handset::K),
             handset::hex(&handset::OPC)
         );
         let (status, answer) = http::request(REST, token.trim(), "POST", "/v1/subscribers", &body);
         assert_eq!(status, 201, "{answer}");
     }
-    let capture = Capture::start(&folder);
+    let capture = Capture::start("127.70.1");
     for n in 1..=6 {
         if let Err(why) = handset::attach_in_clear(&in_clear(n, n % 2 == 0)) {
             let logs: Vec<_> = roles.iter().chain([&hss]).map(Running::printed).collect();
             panic!("handset {n}: {why}\n{}", logs.join("\n---\n"));
         }
     }
+    calls(&roles);
     if let Some(capture) = capture {
-        capture.check();
-    }
-}
-
-/// tshark on the loopback interface, or None where it is absent (which `installed` reports).
-struct Capture {
-    tshark: Running,
-    file: std::path::PathBuf,
-}
-
-impl Capture {
-    fn start(folder: &Folder) -> Option<Self> {
-        if !installed("tshark", "tshark") {
-            return None;
-        }
-        let file = folder.path().join("wire.pcapng");
-        let tshark =
-            Running::start(Command::new("tshark").args(["-i", "lo", "-f", "net 127.70.1.0/24", "-w"]).arg(&file));
-        tshark.wait_for("Capturing on", Duration::from_secs(30));
-        let capture = Self { tshark, file };
-        capture.mark(59_901);
-        Some(capture)
-    }
-
-    /// Sends datagrams to nobody until one is in the file: what was sent before is there too, what comes after will be.
-    fn mark(&self, port: u16) {
-        let socket = UdpSocket::bind("127.70.1.250:0").unwrap();
-        let seen = (0..40).any(|_| {
-            let _ = socket.send_to(b"mark", ("127.70.1.251", port));
-            !self.show(&format!("udp.dstport == {port}")).is_empty()
-        });
-        assert!(seen, "tshark captures nothing:\n{}", self.tshark.printed());
-    }
-
-    /// What the capture shows through a display filter.
-    fn show(&self, filter: &str) -> String {
-        let mut command = Command::new("tshark");
-        command.arg("-r").arg(&self.file);
-        for (port, transport) in
-            [(4060, "udp"), (5070, "udp"), (6060, "udp"), (4060, "tcp"), (5070, "tcp"), (6060, "tcp")]
-        {
-            command.args(["-d", &format!("{transport}.port=={port},sip")]);
-        }
-        let out = command.args(["-Y", filter]).output().unwrap();
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    }
-
-    fn check(mut self) {
-        self.mark(59_902);
-        self.tshark.terminate();
-        self.tshark.wait_end(Duration::from_secs(20));
-        let bad = self.show("_ws.malformed || (_ws.expert.severity >= 0x800000 && (sip || diameter))");
-        assert!(bad.is_empty(), "tshark calls these malformed or erroneous:\n{bad}");
-        for (what, filter, least) in [
+        capture.check(&[
             ("challenges", "sip.Status-Code == 401", 6),
             ("REGISTERs over TCP", "sip.Method == \"REGISTER\" && tcp", 6),
             ("UAR and UAA", "diameter.cmd.code == 300", 24),
             ("MAR and MAA", "diameter.cmd.code == 303", 12),
             ("SAR and SAA", "diameter.cmd.code == 301", 12),
-        ] {
-            let found = self.show(filter).lines().count();
-            assert!(found >= least, "{what}: {found} packets, at least {least} expected");
-        }
+            // P, S, I, S, P; within a dialog the I-CSCF is not on the way.
+            ("INVITE", "sip.CSeq.method == \"INVITE\" && sip.Request-Line", 6 * CALLS),
+            ("BYE", "sip.Method == \"BYE\"", 4 * CALLS),
+            ("LIR and LIA", "diameter.cmd.code == 302", 2 * CALLS),
+        ]);
     }
+}
+
+/// Handsets 7 to 10 are a fleet in pairs, the second of each over TCP, who call one another.
+fn calls(roles: &[Running]) {
+    let mut load = Running::start(
+        Command::new(program("ue"))
+            .args(["load", "--pcscf", &format!("{ADDRESS}:5060"), "--imsi", "001010000000007", "--handsets", "4"])
+            .args(["--rate", "4", "--transport", "mixed", "--port", "27090", "--seconds", "4"])
+            .args(["--calls", &(CALLS / 4).to_string(), "--hold", "0.3", "--hold-fixed", "--ring", "100ms"]),
+    );
+    let ended = load.wait_end(Duration::from_secs(120));
+    let logs = || roles.iter().map(Running::printed).collect::<Vec<_>>().join("\n---\n");
+    assert!(ended.success(), "{}\n{}", load.printed(), logs());
+    let calls = &json_in(&load.stdout())["calls"];
+    assert!(calls["completed"].as_u64() >= Some(CALLS as u64), "{calls}");
+    assert_eq!(calls["failures"], serde_json::json!({}), "{calls}");
 }
