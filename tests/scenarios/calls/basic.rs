@@ -80,6 +80,20 @@ fn an_invite_too_long_for_udp() {
     lab.call(0, 1).unwrap();
     hang_up(&mut lab, 1);
     golden("calls/oversize", &lab.world.golden_ladder());
+    // The handset minds the path as well: what is long goes by TCP, what is short by UDP.
+    for v6 in [false, true] {
+        let mut config = LabConfig { v6, ..LabConfig::default() };
+        config.ue.udp_limit = 1100;
+        let mut lab = lab_of(2, config, "[called]\nreliable = true\nearly_media = true\nanswer_after = '1s'");
+        lab.call(0, 1).unwrap();
+        for (who, what) in [(0, "hold"), (1, "update"), (1, "info"), (0, "resume")] {
+            lab.tell(who, what, Value::Null).unwrap();
+        }
+        let ladder = lab.world.ladder();
+        let by = |what: &str| ladder.lines().any(|l| l.contains("ue1 => pcscf") && l.contains(what));
+        assert!(by("INVITE Security-Verify  tcp") && by("ACK Security-Verify  udp"), "{ladder}");
+        hang_up(&mut lab, 0);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn a_handset_hears_of_its_registration() {
     lab.world.run_for(Duration::from_secs(2));
     assert!(lab.ue(0)["reg_event"]["notified"].as_u64() >= Some(1), "{}", lab.ue(0)["reg_event"]);
     // For a long time: registration and subscription are refreshed.
-    lab.world.run_for(Duration::from_secs(700_000));
+    lab.world.run_for(Duration::from_secs(30_000));
     assert_eq!(lab.ue(0)["reg_event"]["active"], true);
     for n in 0..2 {
         lab.deregister(n).unwrap();

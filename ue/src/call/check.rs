@@ -10,13 +10,14 @@ use ims_sip::headers::{CSeq, Contact, From, PCalledPartyId, Privacy, RecordRoute
 use ims_sip::{Message, Method, Name};
 
 /// What is for the network only, and what is of one hop (TS 24.229 4.4, 5.2.6.4, RFC 3329 2.3.1).
-const NOT_FOR_A_HANDSET: [Name; 10] = [
+const NOT_FOR_A_HANDSET: [Name; 11] = [
     Name::PChargingVector,
     Name::PChargingFunctionAddresses,
     Name::PServedUser,
     Name::PProfileKey,
     Name::PUserDatabase,
     Name::PVisitedNetworkId,
+    Name::PAccessNetworkInfo,
     Name::PPreferredIdentity,
     Name::SecurityClient,
     Name::SecurityServer,

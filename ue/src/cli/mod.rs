@@ -1,5 +1,7 @@
-//! The command line: `ue register` attaches one handset and tells each step, `ue load` attaches many at a set rate.
+//! The command line: `ue register` attaches one handset and tells each step, `ue call` has it call or be called, `ue load`
+//! attaches many at a set rate.
 
+mod call;
 mod load;
 mod register;
 
@@ -15,13 +17,16 @@ use ue::{Config, DigestName, Key, Password};
 #[command(name = "ue", version, about = "Simulated IMS handsets: registration with AKA, sec-agree and IPsec")]
 struct Cli {
     #[command(subcommand)]
-    command: Call,
+    command: What,
 }
 
 #[derive(Subcommand)]
-enum Call {
+enum What {
     /// Attach one handset and print what happens, step by step. Exit code 0: it registered, and the network made no fault.
     Register(Box<register::Options>),
+    /// Attach one handset that calls somebody, or waits to be called, and tell each step. Exit code 0: the call was answered, and
+    /// the network made no fault.
+    Call(Box<call::Options>),
     /// Attach many handsets at a set rate, keep them registered, and print a JSON summary. Exit code 0: all registered, or
     /// no more failed than --max-failed, and no registration was lost.
     Load(Box<load::Options>),
@@ -124,8 +129,9 @@ fn digest(name: &str) -> Result<DigestName, String> {
 
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Call::Register(options) => register::run(&options),
-        Call::Load(options) => load::run(&options),
+        What::Register(options) => register::run(&options),
+        What::Call(options) => call::run(&options),
+        What::Load(options) => load::run(&options),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -33,14 +33,14 @@ pub(crate) struct Options {
     allow_unprotected: bool,
     /// Stay registered for this many seconds (refreshing when due), then go on.
     #[arg(long, default_value_t = 0)]
-    stay: u64,
+    pub(super) stay: u64,
     /// De-register at the end.
     #[arg(long)]
-    deregister: bool,
+    pub(super) deregister: bool,
 }
 
 impl Options {
-    fn handset(&self) -> Result<Config, String> {
+    pub(super) fn handset(&self) -> Result<Config, String> {
         if let Some(file) = &self.config {
             let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
             return ims_core::config::parse(&file.display().to_string(), &text).map_err(|e| e.to_string());
@@ -57,7 +57,11 @@ impl Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<bool, String> {
-    let config = options.handset()?;
+    with_handset(options.handset()?, async |running| attach(running, options).await)
+}
+
+/// Runs a handset under the shell for as long as `story` takes.
+pub(super) fn with_handset(config: Config, story: impl AsyncFnOnce(&Running) -> bool) -> Result<bool, String> {
     let wiring = config.wiring();
     let node = Ue::new(config).map_err(|e| e.to_string())?;
     ims_shell::init_logging("warn").map_err(|e| e.to_string())?;
@@ -65,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     ims_shell::block_on(&settings.clone(), async {
         let running =
             Shell::new(settings).node("ue", Box::new(node), wiring).start().await.map_err(|e| e.to_string())?;
-        let good = attach(&running, options).await;
+        let good = story(&running).await;
         running.shutdown().await;
         Ok(good)
     })
@@ -74,14 +78,19 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
 
 async fn attach(running: &Running, options: &Options) -> bool {
     let mut printed = 0;
-    let mut good = call(running, "register", &mut printed).await;
+    let mut good = call(running, "register", Value::Null, &mut printed).await;
     if good && options.stay > 0 {
         tokio::time::sleep(Duration::from_secs(options.stay)).await;
         printed = print_journal(running, printed).await;
     }
     if good && options.deregister {
-        good = call(running, "deregister", &mut printed).await;
+        good = call(running, "deregister", Value::Null, &mut printed).await;
     }
+    conclude(running, good).await
+}
+
+/// Tells what is left, and what the network did wrong.
+pub(super) async fn conclude(running: &Running, good: bool) -> bool {
     let state = running.snapshot("ue").await.unwrap_or_default();
     if let Some(binding) = state["binding"].as_object() {
         println!("{}", json!({ "binding": binding, "sets": state["sets"] }));
@@ -93,8 +102,8 @@ async fn attach(running: &Running, options: &Options) -> bool {
     good && faults.is_empty()
 }
 
-async fn call(running: &Running, procedure: &str, printed: &mut u64) -> bool {
-    let result = running.command("ue", procedure, Value::Null).await;
+pub(super) async fn call(running: &Running, procedure: &str, args: Value, printed: &mut u64) -> bool {
+    let result = running.command("ue", procedure, args).await;
     *printed = print_journal(running, *printed).await;
     if let Err(problem) = &result {
         println!("{}: {}", problem.title, problem.detail);
@@ -103,7 +112,7 @@ async fn call(running: &Running, procedure: &str, printed: &mut u64) -> bool {
 }
 
 /// Prints the steps later than `after`; gives back the time of the last.
-async fn print_journal(running: &Running, after: u64) -> u64 {
+pub(super) async fn print_journal(running: &Running, after: u64) -> u64 {
     let state = running.snapshot("ue").await.unwrap_or_default();
     let mut last = after;
     for step in state["journal"].as_array().into_iter().flatten() {
