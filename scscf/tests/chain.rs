@@ -401,3 +401,24 @@ fn what_servers_hold_is_bounded() {
     play.answer(PCSCF, 200);
     play.is_quiet();
 }
+
+/// TS 29.228 B.2.1: SharedIFCSetID; a set that is not known here is told of, and the rest of the profile counts.
+#[test]
+fn criteria_of_a_shared_set_stand_among_those_of_the_profile() {
+    let text = format!(
+        "[[shared_ifc.sets]]\nid = 5\ncriteria = [{{ priority = 1, server = 'sip:{}', when = {{ case = 'originating' }} }}]",
+        AS[1]
+    );
+    let read: scscf::Config = ims_core::config::parse("test", &text).unwrap();
+    let mut play = Play::new(|config| config.shared_ifc = read.shared_ifc);
+    let sets = "<Extension><SharedIFCSetID>5</SharedIFCSetID><SharedIFCSetID>6</SharedIFCSetID></Extension>".to_owned();
+    let own = [criterion(0, 0, AS[0], CONTINUED), criterion(2, 0, AS[2], CONTINUED), sets];
+    play.register("1", CONTACT, &profile("1", &own.concat()));
+    assert_eq!(play.bench.refusals("ifc-unknown-set"), 1);
+    play.ask(PCSCF, &from_1("INVITE"));
+    for server in &AS[..3] {
+        let request = play.request(server, "INVITE");
+        play.pass_on(server, &request, |_| {});
+    }
+    play.request(ICSCF, "INVITE");
+}
