@@ -357,6 +357,14 @@ impl Calls {
         self.list.is_empty() && self.sent.is_empty()
     }
 
+    /// Nothing is under way: no 2xx comes again.
+    pub(crate) fn trim(&mut self) {
+        self.acked = Vec::new();
+        if self.reports.is_empty() {
+            self.reports.shrink_to_fit();
+        }
+    }
+
     /// Requests of ours without an answer.
     pub(crate) fn waiting(&self) -> usize {
         self.sent.len()

@@ -196,6 +196,7 @@ impl Ue {
     pub fn trim(&mut self) {
         if self.is_quiet() {
             self.sip = endpoint(&self.config);
+            self.calls.trim();
             if self.reports.is_empty() {
                 self.reports.shrink_to_fit();
             }

@@ -597,6 +597,66 @@ mod tests {
         assert!(network.join().unwrap() >= 20);
     }
 
+    /// A network that lets everybody in and connects who calls: a registrar and a stateless proxy.
+    fn switchboard() -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+        use ims_core::uri::Uri;
+        use ims_sip::headers::Via;
+        use ims_sip::{Message, Method, Name};
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let at = socket.local_addr().unwrap();
+        let serve = move || {
+            let (mut buffer, mut contacts) = ([0; 65_536], std::collections::HashMap::new());
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let mut m = Message::parse(Bytes::copy_from_slice(&buffer[..length])).unwrap();
+                if !m.is_request() {
+                    m.pop_first(Name::Via);
+                    let via: Via<'_> = m.first().unwrap().unwrap();
+                    let to = format!("{}:{}", via.host, via.port.unwrap());
+                    socket.send_to(&m.to_bytes(), to).unwrap();
+                } else if m.method() == Method::Register {
+                    let in_brackets = |text: &str| text.split(['<', '>']).nth(1).unwrap().to_owned();
+                    let (user, contact) = (m.text(Name::To).unwrap(), m.text(Name::Contact).unwrap());
+                    let known = m.text(Name::Authorization).is_some_and(|a| !a.contains("response=\"\""));
+                    let mut answer = Message::response(&m, if known { 200 } else { 401 }, Some("net"));
+                    contacts.insert(in_brackets(user), in_brackets(contact));
+                    answer.set(Name::Contact, format!("{contact};expires=600"));
+                    answer.set(Name::ServiceRoute, format!("<sip:{at};lr>"));
+                    answer.set(Name::PAssociatedUri, user);
+                    let challenge =
+                        "Digest realm=\"ims.mnc001.mcc001.3gppnetwork.org\",nonce=\"n\",algorithm=MD5,qop=\"auth\"";
+                    answer.set(Name::WwwAuthenticate, challenge);
+                    socket.send_to(&answer.to_bytes(), from).unwrap();
+                } else {
+                    let branch = m.first::<Via<'_>>().unwrap().unwrap().params.value("branch").unwrap().to_owned();
+                    m.push_front(Name::Via, format!("SIP/2.0/UDP {at};branch={branch}p"));
+                    m.remove(Name::Route);
+                    let to = contacts.get(m.uri()).cloned().unwrap_or_else(|| m.uri().to_owned());
+                    m.set_uri(&to);
+                    let uri = Uri::parse(&to).unwrap();
+                    socket.send_to(&m.to_bytes(), (uri.host(), uri.port().unwrap())).unwrap();
+                }
+            }
+        };
+        (at, std::thread::spawn(serve))
+    }
+
+    #[test]
+    fn pairs_of_a_population_call_and_each_call_is_accounted_for() {
+        let (at, network) = switchboard();
+        let line =
+            "--handsets 8 --rate 100 --calls 20 --hold 0.2 --ring 20ms --seconds 1 --port 41290 --password secret";
+        let (found, good) = run(at, line);
+        network.join().unwrap();
+        let calls = &found["calls"];
+        let number = |name: &str| calls[name].as_u64().unwrap();
+        assert_eq!(number("begun"), number("completed") + number("failed"), "{calls:#}");
+        // Four pairs may all be busy for a while.
+        let busy = calls["failures"]["no-free-pair"].as_u64().unwrap_or(0);
+        assert_eq!((number("failed"), good), (busy, busy == 0), "{calls:#}");
+        assert!(number("answered") >= 10 && calls["setup_ms"]["p50"].as_f64() >= Some(20.0), "{calls:#}");
+    }
+
     #[test]
     fn options_that_cannot_be_are_refused_before_anything_is_sent() {
         #[derive(clap::Parser)]
