@@ -23,9 +23,10 @@ fn habit(rng: &mut Rng) -> String {
     };
     let (reliable, early, ringing) = (rng.below(2) == 0, rng.below(3) == 0, [180, 183, 0][rng.below(3) as usize]);
     let (offerless, give_up) = (rng.below(5) == 0, 1 + rng.below(120));
+    let (asks, knows) = (!offerless && rng.below(2) == 0, rng.below(2) == 0);
     format!(
-        "[calling]\nsession_expires = 90\nofferless = {offerless}\ngive_up_after = '{give_up}s'\n\
-         [called]\nreliable = {reliable}\nearly_media = {early}\nringing = {ringing}\n{called}\n"
+        "[calling]\nsession_expires = 90\npreconditions = {asks}\nofferless = {offerless}\ngive_up_after = '{give_up}s'\n\
+         [called]\npreconditions = {knows}\nreliable = {reliable}\nearly_media = {early}\nringing = {ringing}\n{called}\n"
     )
 }
 

@@ -219,6 +219,8 @@ struct Change {
     purpose: Purpose,
     /// The session as it was, when the change fails; None: no offer was made.
     before: Option<Session>,
+    /// It asks for the session timer, so that its answer decides of that.
+    timed: bool,
     /// After a 491: nothing is on its way.
     paused: bool,
 }

@@ -136,6 +136,7 @@ impl Bench {
     /// The network.
     fn route(&mut self, from: SocketAddr, mut m: Message) {
         let sender = (0..2).find(|n| address(*n) == from).unwrap();
+        m.remove(Name::PAccessNetworkInfo);
         if !m.is_request() {
             m.pop_first(Name::Via);
             let via: Via<'_> = m.first().unwrap().unwrap();
@@ -368,6 +369,33 @@ fn reliable_ringing_is_acknowledged_and_early_media_is_the_answer() {
     bench.ask(1, "hangup", Value::Null).unwrap();
     bench.rest();
     assert_eq!(bench.seen, ["INVITE", "183", "PRACK", "200", "200", "ACK", "BYE", "200"]);
+}
+
+#[test]
+fn with_preconditions_it_rings_when_the_bearer_is_there() {
+    let called = "[called]\npreconditions = true\nanswer_after = '1s'";
+    let mut bench = Bench::new(["[calling]\npreconditions = true", called]);
+    let body = std::rc::Rc::new(std::cell::RefCell::new(String::new()));
+    let seen = body.clone();
+    bench.filter = Some(Box::new(move |m: &mut Message| {
+        if m.method() == Method::Update && m.is_request() {
+            *seen.borrow_mut() = String::from_utf8_lossy(m.body()).into_owned();
+        }
+        true
+    }));
+    bench.call().unwrap();
+    bench.pass(Duration::from_secs(2));
+    assert!(body.borrow().contains("a=curr:qos local sendrecv"));
+    assert_eq!(bench.calls(0)[0]["media"], bench.calls(1)[0]["media"]);
+    bench.ask(0, "hangup", Value::Null).unwrap();
+    bench.rest();
+    let expected = ["INVITE", "183", "PRACK", "200", "UPDATE", "200", "180", "200", "ACK", "BYE", "200"];
+    assert_eq!(bench.seen, expected);
+    // Whoever does not know them rings at once.
+    let mut bench = Bench::new(["[calling]\npreconditions = true", ANSWERS]);
+    bench.call().unwrap();
+    bench.ask(0, "hangup", Value::Null).unwrap();
+    bench.rest();
 }
 
 #[test]

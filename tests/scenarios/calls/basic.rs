@@ -114,6 +114,22 @@ fn reliable_ringing_with_early_media_and_updates_from_both_sides() {
     }
 }
 
+/// RFC 3312: preconditions are the affair of the ends, and pass as they are.
+#[test]
+fn preconditions() {
+    for config in [short(), LabConfig::default(), LabConfig::default().with_tcp()] {
+        let plain = config.pcscf.gm.path_mtu > 1500;
+        let mut lab = lab_of(2, config, "[called]\npreconditions = true\nanswer_after = '1s'");
+        lab.script(0, "[calling]\npreconditions = true");
+        lab.world.trace.clear();
+        lab.call(0, 1).unwrap();
+        hang_up(&mut lab, 1);
+        if plain {
+            golden("calls/preconditions", &lab.world.golden_ladder());
+        }
+    }
+}
+
 #[test]
 fn hold_resume_video_and_codec_by_either_side() {
     let mut lab = lab("[called]\nanswer_after = 0\nvideo = true");

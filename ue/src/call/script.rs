@@ -24,6 +24,8 @@ pub struct Calling {
     pub video: bool,
     /// Asks for privacy: `Privacy: id`, and a From that says nothing (RFC 3323, RFC 3325).
     pub anonymous: bool,
+    /// Asks for preconditions (RFC 3312, TS 24.229 5.1.3.1): its bearer comes up while it rings not yet.
+    pub preconditions: bool,
     /// Leaves the offer to the called side: an INVITE without a body.
     pub offerless: bool,
     /// Session-Expires in seconds (RFC 4028); 0: no session timer.
@@ -39,6 +41,7 @@ impl Default for Calling {
             reliable: true,
             video: false,
             anonymous: false,
+            preconditions: false,
             offerless: false,
             session_expires: 1800,
             steps: Vec::new(),
@@ -56,6 +59,8 @@ pub struct Called {
     pub reliable: bool,
     /// An answer in the provisional response: early media.
     pub early_media: bool,
+    /// Knows preconditions: it rings when the caller has its bearer.
+    pub preconditions: bool,
     /// Takes video when it is offered.
     pub video: bool,
     /// Says 480 when nobody has taken the call by then.
@@ -79,6 +84,7 @@ impl Default for Called {
             ringing: 180,
             reliable: false,
             early_media: false,
+            preconditions: false,
             video: false,
             ring_for: Span::secs(180),
             answer_after: None,
@@ -160,7 +166,10 @@ impl Script {
 
     /// What is wrong with it, in words that name the key.
     pub fn check(&self) -> Result<(), String> {
-        let called = &self.called;
+        let (calling, called) = (&self.calling, &self.called);
+        if calling.preconditions && (calling.offerless || !calling.reliable) {
+            return Err("calling.preconditions: needs an offer and reliable provisional responses".into());
+        }
         if ![0, 180, 183].contains(&called.ringing) {
             return Err(format!("called.ringing: {} is not 180, 183 or 0", called.ringing));
         }
@@ -234,6 +243,8 @@ mod tests {
             ("[called]\ndivert_to = 'tel:1'", "called.divert_after"),
             ("[called]\ndivert_after = 1\ndivert_to = 'nobody'", "called.divert_to"),
             ("[called]\nmin_se = 60", "called.min_se"),
+            ("[calling]\npreconditions = true\noffferless = true", "offferless"),
+            ("[calling]\npreconditions = true\nreliable = false", "calling.preconditions"),
             ("[calling]\nsession_expires = 30", "calling.session_expires"),
             ("[called]\nsteps = [{ after = 5, do = 'hold' }, { after = 2, do = 'resume' }]", "called.steps"),
             ("[called]\nsteps = [{ after = 5, do = 'sing' }]", "sing"),

@@ -163,6 +163,8 @@ pub(crate) struct Session {
     pub(crate) holding: bool,
     pub(crate) video: bool,
     pub(crate) narrow: bool,
+    /// With preconditions: whether our bearer is up.
+    pub(crate) bearer: Option<bool>,
     /// What was agreed: our direction, the codec, and whether there is video.
     agreed: Option<Agreed>,
     /// The `m=` lines so far, in order: they never go away (RFC 3264 8).
@@ -178,7 +180,17 @@ struct Agreed {
 
 impl Session {
     pub(crate) fn new(address: IpAddr, id: u64, video: bool) -> Self {
-        Self { address, id, version: 0, holding: false, video, narrow: false, agreed: None, had_video: false }
+        Self {
+            address,
+            id,
+            version: 0,
+            holding: false,
+            video,
+            narrow: false,
+            bearer: None,
+            agreed: None,
+            had_video: false,
+        }
     }
 
     fn head(&mut self) -> String {
@@ -195,11 +207,22 @@ impl Session {
         let formats: Vec<(String, String)> = formats.map(|(n, name)| (n.to_string(), (*name).into())).collect();
         let direction = if self.holding { Direction::SendOnly } else { Direction::SendRecv };
         audio(&mut out, AUDIO_PORT, "RTP/AVP", &formats, direction);
+        self.precondition(&mut out);
         self.had_video |= self.video;
         if self.had_video {
             video(&mut out, if self.video { VIDEO_PORT } else { 0 }, "RTP/AVP", "113", direction);
         }
         out
+    }
+
+    /// What there is of the bearer, and what is wanted (RFC 3312 5).
+    fn precondition(&self, out: &mut String) {
+        let Some(up) = self.bearer else { return };
+        let now = if up { "sendrecv" } else { "none" };
+        let _ = write!(
+            out,
+            "a=curr:qos local {now}\r\na=curr:qos remote none\r\na=des:qos mandatory local sendrecv\r\na=des:qos optional remote sendrecv\r\n"
+        );
     }
 
     /// The answer to an offer; None when nothing of it can be taken (488).
@@ -218,6 +241,7 @@ impl Session {
                 "audio" if !answered && stream.port > 0 => {
                     answered = true;
                     audio(&mut out, AUDIO_PORT, &stream.proto, &chosen, direction);
+                    self.precondition(&mut out);
                 }
                 "video" => {
                     let port = if self.video && stream.port > 0 { VIDEO_PORT } else { 0 };

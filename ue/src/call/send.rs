@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 const ICSI: &str = "+g.3gpp.icsi-ref=\"urn%3Aurn-7%3A3gpp-service.ims.icsi.mmtel\"";
 const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, PRACK, UPDATE, INFO, OPTIONS, MESSAGE, REFER, NOTIFY";
 /// What a handset understands in Require.
-pub(super) const KNOWN: [&str; 4] = ["100rel", "timer", "sec-agree", "path"];
+pub(super) const KNOWN: [&str; 5] = ["100rel", "timer", "sec-agree", "path", "precondition"];
 /// A header that no element knows: it must arrive as it was sent, and so must the body that it is about.
 const SEAL: &str = "X-Imsbox-Seal";
 

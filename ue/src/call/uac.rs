@@ -1,8 +1,9 @@
 //! The calling side until the call is up (RFC 3261 13.2, RFC 3262 4, TS 24.229 5.1.3.1).
 
+use super::script::Act;
 use super::sdp::{Description, Session};
 use super::send::{Sent, What};
-use super::{Alarm, Call, Goal, Interval, Next, Outcome, Script, Side, Stage};
+use super::{Alarm, Call, Change, Goal, Interval, Next, Outcome, Purpose, Script, Side, Stage};
 use crate::error::Fault;
 use crate::{Timer, Ue};
 use ims_core::{CommandId, Ctx};
@@ -74,6 +75,10 @@ impl Ue {
         let mut supported = Vec::new();
         if calling.reliable {
             supported.push("100rel");
+        }
+        if calling.preconditions {
+            supported.push("precondition");
+            session.bearer = Some(false);
         }
         if calling.session_expires > 0 {
             supported.push("timer");
@@ -186,6 +191,22 @@ impl Ue {
             }
         }
         self.launch(prack, Sent::in_call(call.number, What::Prack), ctx);
+    }
+
+    /// The PRACK has been answered: with preconditions the bearer is up about now, and the other side is told by UPDATE (TS 24.229
+    /// 5.1.3.1).
+    pub(super) fn tell_bearer(&mut self, call: &mut Call, ctx: &mut Ctx<'_>) {
+        let waits = call.session.bearer == Some(false) && call.session.is_agreed() && call.change.is_none();
+        let Some(out) = call.outgoing.as_mut().filter(|out| waits && !out.cancelled) else { return };
+        let Some(early) = out.early.iter_mut().find(|e| e.rseq.is_some()) else { return };
+        let (mut m, _) = early.dialog.request("UPDATE");
+        let before = call.session.clone();
+        call.session.bearer = Some(true);
+        m.set(Name::Contact, self.call_contact());
+        m.set_body("application/sdp", call.session.offer().as_bytes());
+        call.change =
+            Some(Change { purpose: Purpose::Act(Act::Update), before: Some(before), timed: false, paused: false });
+        self.launch(m, Sent::in_call(call.number, What::Change), ctx);
     }
 
     fn on_accepted(&mut self, call: &mut Call, message: &Message, ctx: &mut Ctx<'_>) -> Next {

@@ -114,28 +114,53 @@ impl Ue {
             decision: decision.as_ref().map(|(_, what)| what.clone()),
             wants_answer: false,
         };
+        let waits = called.preconditions && offered && incoming.invite.has_token(Name::Supported, "precondition");
         call.incoming = Some(Box::new(incoming));
+        self.timers.set(Timer::Call(number, Alarm::GiveUp), ctx.now + called.ring_for.0);
         let next = match &decision {
+            _ if waits => {
+                call.session.bearer = Some(false);
+                self.say_progress(&mut call, 183, true, true, ctx)
+            }
             Some((at, Decision::Reject(_) | Decision::Divert(_))) if at.0.is_zero() => self.decide(&mut call, ctx),
-            _ => self.say_ringing(&mut call, called.ringing, ctx),
+            _ => self.say_ringing(&mut call, ctx),
         };
         match next {
             Some(outcome) => self.end_call(call, outcome, ctx),
             None => {
-                if let Some((after, _)) = decision {
+                if let Some((after, _)) = decision.filter(|_| !waits) {
                     self.timers.set(Timer::Call(number, Alarm::Decide), ctx.now + after.0);
                 }
-                self.timers.set(Timer::Call(number, Alarm::GiveUp), ctx.now + called.ring_for.0);
                 self.calls.list.insert(number, Box::new(call));
             }
         }
     }
 
-    /// 180 or 183, reliably when the caller asks for it, or can and the script wants it.
-    fn say_ringing(&mut self, call: &mut Call, status: u16, ctx: &mut Ctx<'_>) -> Next {
+    /// The caller has its bearer: now it rings.
+    pub(super) fn ring_at_last(&mut self, call: &mut Call, ctx: &mut Ctx<'_>) -> Next {
+        if let Some((after, _)) = self.config.script.called.decision() {
+            self.timers.set(Timer::Call(call.number, Alarm::Decide), ctx.now + after.0);
+        }
+        self.say_progress(call, 180, false, false, ctx)
+    }
+
+    /// 180 or 183, as the script says.
+    fn say_ringing(&mut self, call: &mut Call, ctx: &mut Ctx<'_>) -> Next {
         let called = &self.config.script.called;
-        let (wants_reliable, early_media) = (called.reliable, called.early_media);
-        let incoming = call.incoming.as_mut().filter(|_| status > 0)?;
+        let (status, reliable, early_media) = (called.ringing, called.reliable, called.early_media);
+        if status == 0 { None } else { self.say_progress(call, status, reliable, early_media, ctx) }
+    }
+
+    /// A provisional response: reliably when the caller asks for it, or can and we want it.
+    fn say_progress(
+        &mut self,
+        call: &mut Call,
+        status: u16,
+        wants_reliable: bool,
+        early_media: bool,
+        ctx: &mut Ctx<'_>,
+    ) -> Next {
+        let incoming = call.incoming.as_mut()?;
         let demanded = incoming.invite.has_token(Name::Require, "100rel");
         let reliable = demanded || wants_reliable && incoming.invite.has_token(Name::Supported, "100rel");
         let (tx, invite) = (incoming.tx, incoming.invite.clone());
@@ -149,11 +174,14 @@ impl Ue {
             offers = !offered;
         }
         if reliable {
-            let rseq = ctx.rng.below(0x7fff_fffe) as u32 + 1;
+            // The first is drawn, the next follows (RFC 3262 3).
+            let last = call.incoming.as_ref().map_or(0, |i| i.rseq);
+            let rseq = if last > 0 { last + 1 } else { ctx.rng.below(0x3fff_fffe) as u32 + 1 };
             if let Some(incoming) = call.incoming.as_mut() {
                 incoming.rseq = rseq;
             }
-            response.set(Name::Require, "100rel");
+            let tags = if call.session.bearer == Some(false) { "100rel, precondition" } else { "100rel" };
+            response.set(Name::Require, tags);
             response.set(Name::RSeq, rseq);
             self.repeat_until_acknowledged(call, tx, &response, rseq, offers, ctx);
         }

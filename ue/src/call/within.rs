@@ -92,19 +92,25 @@ impl Ue {
         }
         let mut response = self.response(m, 200, None);
         let mut offers = false;
+        let bearer_comes = has_offer && call.incoming.is_some() && call.session.bearer == Some(false);
+        if bearer_comes {
+            call.session.bearer = Some(true);
+        }
         if has_offer {
             let Some(body) = self.next_description(call, m) else { return self.plainly(tx, m, 488, ctx) };
             response.set_body("application/sdp", body.as_bytes());
             offers = m.body().is_empty();
         }
-        self.grant_interval(call, m, &mut response, ctx);
+        if call.incoming.is_none() {
+            self.grant_interval(call, m, &mut response, ctx);
+        }
         if is_invite {
             let cseq = m.first::<CSeq<'_>>().ok().flatten().map_or(1, |c| c.number);
             self.repeat_until_acknowledged(call, tx, &response, cseq, offers, ctx);
         }
         self.count("changes-taken");
         self.respond(tx, response, ctx);
-        None
+        if bearer_comes { self.ring_at_last(call, ctx) } else { None }
     }
 
     /// An answer to a request of ours in a call.
@@ -133,6 +139,9 @@ impl Ue {
                         _ => Err(failed(&Outcome::refused(message))),
                     };
                     ctx.act(Action::Reply { id, result });
+                }
+                if sent.what == What::Prack && status < 300 {
+                    self.tell_bearer(call, ctx);
                 }
                 self.ended_by(call, status, ctx)
             }
@@ -279,7 +288,8 @@ impl Ue {
         if offers {
             m.set_body("application/sdp", call.session.offer().as_bytes());
         }
-        call.change = Some(Change { purpose, before: offers.then_some(before), paused: false });
+        let timed = call.interval.is_some();
+        call.change = Some(Change { purpose, before: offers.then_some(before), timed, paused: false });
         self.count("changes-made");
         self.launch(m, Sent::in_call(call.number, What::Change), ctx);
         None
@@ -306,7 +316,9 @@ impl Ue {
         if change.before.is_some() && !session_in(message).is_some_and(|answer| call.session.take_answer(&answer)) {
             self.note(&Fault::BadAnswer);
         }
-        self.keep_interval(call, message, true, ctx);
+        if change.timed {
+            self.keep_interval(call, message, true, ctx);
+        }
         Self::reached(call, Goal::Changed, ctx);
         if call.leaves { self.say_bye(call, ctx) } else { None }
     }
