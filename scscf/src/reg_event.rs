@@ -349,7 +349,8 @@ fn accepts_reginfo(message: &Message) -> bool {
     !message.has(Name::Accept) || message.tokens(Name::Accept).into_iter().any(fits)
 }
 
-/// All public identities that the resource is registered together with, each with its contacts; and what has gone.
+/// All public identities that the resource is registered together with, each with its contacts; and what has gone. Contacts for
+/// emergencies are nobody's business.
 fn entries<'a>(registrar: &'a Registrar, resource: &Impu, change: Option<&'a Change<'a>>) -> Vec<Entry<'a>> {
     let mut entries: Vec<Entry<'a>> = Vec::new();
     for registration in registrar.of_impu(resource) {
@@ -358,7 +359,7 @@ fn entries<'a>(registrar: &'a Registrar, resource: &Impu, change: Option<&'a Cha
         });
         for aor in registration.profile.usable() {
             let was_usable = changed.and_then(|c| c.before).is_some_and(|b| b.profile.usable().any(|i| i == aor));
-            let lines = registration.bindings.iter().map(|binding| {
+            let lines = registration.ordinary().map(|binding| {
                 let news = changed.and_then(|c| match was_usable {
                     true => c.what_happened(binding),
                     false => Some(Happened::Registered),
@@ -403,7 +404,7 @@ impl<'a> Change<'a> {
         let is_there =
             |b: &Binding| self.after.is_some_and(|a| a.bindings.iter().any(|n| n.contact.uri == b.contact.uri));
         let of_aor = |aor: &'a Impu| {
-            let all = before.bindings.iter().filter(move |b| !(is_usable(aor) && is_there(b)));
+            let all = before.ordinary().filter(move |b| !(is_usable(aor) && is_there(b)));
             all.map(move |b| (aor, b, self.end_of(b)))
         };
         before.profile.usable().flat_map(of_aor).collect()

@@ -73,13 +73,17 @@ pub(crate) fn write(version: u32, must_be_full: bool, entries: &[Entry<'_>], now
          xmlns:gr=\"urn:ietf:params:xml:ns:gruuinfo\" version=\"{version}\" state=\"{state}\">\n"
     );
     for entry in entries {
-        let is_active = entry.contacts.iter().any(|line| !line.happened.ends());
         let told = || entry.contacts.iter().filter(|line| is_full || line.is_news);
         if !is_full && told().next().is_none() {
             continue;
         }
         let (aor, id) = (entry.aor.as_str(), number(&[entry.aor.as_str()]));
-        let state = if is_active { "active" } else { "terminated" };
+        let state = match entry.contacts.iter().any(|line| !line.happened.ends()) {
+            true => "active",
+            // RFC 3680 3.1: nobody is registered, and nobody was a moment ago.
+            false if entry.contacts.is_empty() => "init",
+            false => "terminated",
+        };
         let _ = writeln!(out, "<registration aor=\"{}\" id=\"a{id:x}\" state=\"{state}\">", Xml(aor));
         told().for_each(|line| write_contact(&mut out, entry.aor, line, now));
         out.push_str("</registration>\n");
@@ -200,6 +204,13 @@ mod tests {
         assert!(partial.contains("state=\"terminated\" event=\"expired\"><uri>sip:a@2"), "{partial}");
         let full = write(7, true, &of(false), Time::EPOCH);
         assert!(full.contains("state=\"full\"") && full.contains("sip:a@1"), "{full}");
+    }
+
+    #[test]
+    fn who_has_no_contact_is_in_the_initial_state() {
+        let aor = impu("sip:alice@b");
+        let text = write(0, true, &[Entry { aor: &aor, contacts: Vec::new() }], Time::EPOCH);
+        assert!(text.contains("state=\"init\">\n</registration>"), "{text}");
     }
 
     #[test]

@@ -49,6 +49,15 @@ impl Registration {
         Self { impi, impu, profile, bindings: Vec::new(), authenticated_at: now }
     }
 
+    /// The contacts that are not for emergencies alone (TS 24.229 5.4.8.2).
+    pub(crate) fn ordinary(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(|b| !b.contact.is_emergency())
+    }
+
+    pub(crate) fn is_ordinary(&self) -> bool {
+        self.ordinary().next().is_some()
+    }
+
     /// Whether every contact that the wish wants kept is one we have: only then the REGISTER is a refresh.
     pub(crate) fn knows_contacts_of(&self, wish: &Wish) -> bool {
         match &wish.contacts {

@@ -65,7 +65,7 @@ struct Occasion<'a> {
 
 impl Scscf {
     /// The REGISTERs that follow one of a UE: `before` and `after` are its registration. None when other contacts of it remain, or
-    /// nothing was to change.
+    /// nothing was to change; nor for emergencies (5.4.8), which no service has a part in.
     pub(crate) fn third_parties(
         &self,
         before: Option<&Registration>,
@@ -74,25 +74,24 @@ impl Scscf {
         response: &Message,
         ctx: &mut Ctx<'_>,
     ) -> Vec<Telling> {
-        // What is for emergencies is nobody's business but ours (TS 24.229 5.4.8.2).
-        let is_ordinary = |r: &&Registration| r.bindings.iter().any(|b| !b.contact.is_emergency());
-        let (before, after) = (before.filter(is_ordinary), after.filter(is_ordinary));
+        let (before, after) = (before.filter(|r| r.is_ordinary()), after.filter(|r| r.is_ordinary()));
         let (kind, registration) = match (before, after) {
-            _ if matches!(attempt.wish.contacts, Contacts::Query) || attempt.wish.is_emergency() => return Vec::new(),
+            _ if attempt.wish.is_emergency() => return Vec::new(),
+            _ if matches!(attempt.wish.contacts, Contacts::Query) => return Vec::new(),
             (None, None) => return Vec::new(),
             (Some(before), None) => (RegistrationType::Deregistration, before),
             (Some(_), Some(_)) if attempt.wish.leaves() => return Vec::new(),
             (Some(_), Some(after)) => (RegistrationType::Reregistration, after),
             (None, Some(after)) => (RegistrationType::Initial, after),
         };
-        let granted = after.into_iter().flat_map(|r| &r.bindings).map(|b| b.expires_in(ctx.now)).max();
+        let granted = after.into_iter().flat_map(Registration::ordinary).map(|b| b.expires_in(ctx.now)).max();
         let (request, response, expires) = (&attempt.message, Some(response), granted.unwrap_or(0));
         self.tellings(registration, Occasion { request, response, kind, expires }, ctx)
     }
 
     /// A registration has ended and no UE asked for it: servers hear what they would if it had (5.4.1.5, 5.4.1.6).
     pub(crate) fn tell_third_parties_of_end(&mut self, gone: &Registration, ctx: &mut Ctx<'_>) {
-        if !gone.bindings.is_empty() && gone.bindings.iter().all(|b| b.contact.is_emergency()) {
+        if !gone.is_ordinary() {
             return;
         }
         let request = farewell(gone, &self.config.domain);
@@ -229,7 +228,7 @@ fn farewell(gone: &Registration, domain: &str) -> Message {
     let mut message = Message::request("REGISTER", &format!("sip:{domain}"));
     message.set(Name::From, format_args!("<{}>", gone.impu));
     message.set(Name::To, format_args!("<{}>", gone.impu));
-    for binding in &gone.bindings {
+    for binding in gone.ordinary() {
         let contact = &binding.contact;
         message.push_back(Name::Contact, format_args!("<{}>{};expires=0", contact.uri, contact.params));
     }

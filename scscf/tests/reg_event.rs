@@ -490,3 +490,22 @@ fn a_subscriber_that_has_forgotten_is_not_told_again() {
     assert!(bench.drop_sent() > 1);
     assert_eq!((subscriptions(&bench), bench.refusals("subscription-lost")), (0, 1));
 }
+
+/// TS 24.229 5.4.8.2.
+#[test]
+fn contacts_for_emergencies_are_not_told() {
+    let (mut bench, _) = watched();
+    let contact = "<sip:001010000000001@192.0.2.5:5062;sos>;+sip.instance=\"<urn:gsma:imei:35-1-0>\"";
+    let sos = |cseq| Register { contact: contact.into(), call_id: "call-sos", ..register(cseq) };
+    let challenge = challenged(&mut bench, &sos(1));
+    bench.receive(PCSCF, &sos(2).answering(&challenge, &RES, "auth").text());
+    bench.hss_answers(ok_saa());
+    assert_eq!(bench.sent(PCSCF).status(), 200);
+    bench.nothing_sent();
+    bench.wait(Duration::from_secs(10));
+    bench.receive(PCSCF, &Register { expires: 0, ..register(5) }.protected().text());
+    assert_eq!(bench.sent(PCSCF).status(), 200);
+    let text = body(&notified(&mut bench, PCSCF)).to_owned();
+    assert!(text.matches("event=\"unregistered\"").count() == 2 && !text.contains("sos"), "{text}");
+    is_quiet(&mut bench);
+}

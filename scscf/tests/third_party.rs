@@ -305,3 +305,25 @@ fn an_operator_ends_a_registration() {
         is_quiet(&mut bench);
     }
 }
+
+/// TS 24.229 5.4.8: no service has a part in an emergency registration, and it in none.
+#[test]
+fn no_server_hears_of_emergencies() {
+    let sos = "<sip:001010000000001@192.0.2.5:5062;sos>;+sip.instance=\"<urn:gsma:imei:35-1-0>\"";
+    let sos = |cseq| Register { contact: sos.into(), call_id: "call-sos", ..register(cseq) };
+    let mut bench = registered_with(&criterion(0, "as.example", "", &[]));
+    told(&mut bench, AS, 200);
+    let challenge = challenged(&mut bench, &sos(1));
+    bench.receive(PCSCF, &sos(2).answering(&challenge, &RES, "auth").text());
+    bench.hss_answers(saa(ResultCode::SUCCESS, None));
+    assert_eq!(bench.sent(PCSCF).status(), 200);
+    bench.nothing_sent();
+    bench.wait(Duration::from_secs(10));
+    // The ordinary registration goes, and the other stays.
+    bench.receive(PCSCF, &Register { expires: 0, ..register(5) }.protected().text());
+    assert_eq!(bench.sent(PCSCF).status(), 200);
+    assert_eq!((expires(&told(&mut bench, AS, 200)), contacts(&bench)), (0, 1));
+    assert!(bench.command("deregister", json!({ "impi": IMPI })).is_ok());
+    asked(&mut bench);
+    is_quiet(&mut bench);
+}
