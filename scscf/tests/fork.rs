@@ -226,3 +226,25 @@ fn contacts_ring_together_or_one_after_the_other_and_one_answers() {
     play.again(ICSCF, "ACK", &invite);
     play.is_quiet();
 }
+
+/// RFC 3261 16.7: that we gave one up says nothing to the caller, what the other says does.
+#[test]
+fn who_was_called_off_is_not_the_answer() {
+    let mut play = with_devices(&["", ";q=0.5"]);
+    let invite = to_user("INVITE", &user(2));
+    play.ask(ICSCF, &invite);
+    let first = play.request(PCSCF, "INVITE");
+    play.reply(PCSCF, &first, 180);
+    play.answer(ICSCF, 180);
+    play.bench.wait(Duration::from_secs(20));
+    let cancel = play.request(PCSCF, "CANCEL");
+    let second = play.request(PCSCF, "INVITE");
+    play.reply(PCSCF, &cancel, 200);
+    play.reply(PCSCF, &first, 487);
+    play.request(PCSCF, "ACK");
+    play.reply(PCSCF, &second, 486);
+    play.request(PCSCF, "ACK");
+    play.answer(ICSCF, 486);
+    play.again(ICSCF, "ACK", &invite);
+    play.is_quiet();
+}

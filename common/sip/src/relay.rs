@@ -329,7 +329,8 @@ fn rank(response: &Message) -> (u16, u16) {
         401 | 407 | 415 | 420 | 484 => 0,
         // That nobody answered, or was there, says less than what somebody said.
         408 | 480 => 2,
-        503 => 3,
+        // Of who was called off, for others to be tried.
+        487 | 503 => 3,
         _ => 1,
     };
     (class, within)
