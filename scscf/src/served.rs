@@ -47,8 +47,7 @@ impl Scscf {
         marker: &Marker,
         ctx: &mut Ctx<'_>,
     ) -> Result<(), Refusal> {
-        // A P-CSCF sets no P-Served-User: what comes by a Service-Route with one has it from a UE.
-        let callers = callers(&request, *marker == Marker::Orig)?;
+        let callers = callers(&request)?;
         let first = callers.first().ok_or(Refusal::NoCaller)?;
         let registered = callers.iter().find_map(|impu| Some((impu, self.registrar.of_impu(impu).next()?)));
         match registered {
@@ -192,9 +191,9 @@ impl Scscf {
 }
 
 /// Who sends the request, by what those before us vouch for.
-fn callers(request: &Message, by_served_user: bool) -> Result<Vec<Impu>, Refusal> {
+fn callers(request: &Message) -> Result<Vec<Impu>, Refusal> {
     let malformed = |e: ims_sip::HeaderError| Refusal::Malformed(e.to_string());
-    if let Some(served) = request.first::<PServedUser<'_>>().map_err(malformed)?.filter(|_| by_served_user) {
+    if let Some(served) = request.first::<PServedUser<'_>>().map_err(malformed)? {
         let impu = Impu::parse(served.uri).map_err(|e| Refusal::Malformed(format!("P-Served-User: {e}")))?;
         return Ok(vec![impu]);
     }

@@ -85,7 +85,13 @@ impl Scscf {
             return self.on_request_in_dialog(tx, request, route.is_some(), ctx);
         }
         match route.as_deref().map_or(Marker::Plain, Marker::of) {
-            marker @ (Marker::ServiceRoute | Marker::Orig) => self.on_originating(tx, request, &marker, ctx),
+            marker @ (Marker::ServiceRoute | Marker::Orig) => {
+                // A P-CSCF sets no P-Served-User: what comes by a Service-Route with one has it from a UE.
+                if marker == Marker::ServiceRoute {
+                    request.remove(Name::PServedUser);
+                }
+                self.on_originating(tx, request, &marker, ctx)
+            }
             Marker::Odi(odi) => self.on_given_back(tx, &odi, request, ctx),
             Marker::Plain => self.on_terminating(tx, request, ctx),
         }

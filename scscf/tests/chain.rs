@@ -422,3 +422,17 @@ fn criteria_of_a_shared_set_stand_among_those_of_the_profile() {
     }
     play.request(ICSCF, "INVITE");
 }
+
+/// RFC 5502 6: an application server says for whom it speaks, a UE does not.
+#[test]
+fn a_ue_cannot_say_for_whom_it_speaks() {
+    let mut play = with_criteria(&[]);
+    play.ask(PCSCF, &from_1("MESSAGE").with(&format!("P-Served-User: <{}>\n", user(9))));
+    play.bench.nothing_asked();
+    let out = play.request(ICSCF, "MESSAGE");
+    assert_eq!(lines(&out, Name::PAssertedIdentity), [format!("<sip:1@{DOMAIN}>"), "<tel:+15551>".into()]);
+    assert!(!out.has(Name::PServedUser));
+    play.reply(ICSCF, &out, 202);
+    play.answer(PCSCF, 202);
+    play.is_quiet();
+}

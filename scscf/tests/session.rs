@@ -246,14 +246,6 @@ fn an_application_server_may_call_for_who_is_not_registered() {
     assert!(!out.has(Name::PServedUser));
     play.reply(ICSCF, &out, 202);
     play.answer("127.0.0.1:9001", 202);
-    // A UE cannot.
-    let forged = from_ue("MESSAGE", "1", &user(2)).with(&format!("P-Served-User: <{}>\n", user(9))).cseq(7);
-    play.ask(PCSCF, &forged);
-    let out = play.request(ICSCF, "MESSAGE");
-    assert_eq!(lines(&out, Name::PAssertedIdentity), [format!("<sip:1@{DOMAIN}>"), "<tel:+15551>".into()]);
-    assert!(!out.has(Name::PServedUser));
-    play.reply(ICSCF, &out, 202);
-    play.answer(PCSCF, 202);
     // A registered one, by P-Asserted-Identity.
     play.ask("127.0.0.1:9001", &ask.cseq(2));
     play.bench.nothing_asked();

@@ -35,8 +35,6 @@ pub(crate) struct Bench<N> {
     pub(crate) answers: VecDeque<Cx>,
     /// What the node said to an operator.
     replies: VecDeque<Result<Value, Problem>>,
-    /// What the node wanted kept.
-    pub(crate) kept: Vec<ims_core::Kept>,
 }
 
 impl<N: Node> Bench<N> {
@@ -59,7 +57,6 @@ impl<N: Node> Bench<N> {
             answers: VecDeque::new(),
             replies: VecDeque::new(),
             dns: VecDeque::new(),
-            kept: Vec::new(),
         };
         bench.event(Event::Start);
         bench
@@ -95,8 +92,7 @@ impl<N: Node> Bench<N> {
             Action::SendDiameter { bytes, .. } => self.hss(|hss, ctx| hss.on_message(LINK, bytes, ctx), events),
             Action::Reply { result, .. } => self.replies.push_back(result),
             // Restarts are the matter of the scenarios.
-            Action::Put(kept) => self.kept.push(kept),
-            Action::Delete { .. } => {}
+            Action::Put(_) | Action::Delete { .. } => {}
             Action::Dns { id, query } => self.dns.push_back((id, query)),
             other => panic!("unexpected {other:?}"),
         }
