@@ -12,6 +12,7 @@ use ue::Script;
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
+#[group(id = "call")]
 pub(crate) struct Options {
     #[command(flatten)]
     handset: register::Options,
