@@ -2,7 +2,7 @@
 //! S, I, S, P: what a call costs before the shell adds its part. `cargo bench -p ims-tests --bench call [-- CALLS]`
 //!
 //! Each role's time is what its `handle` takes; the handsets are text and are left out. The memory is what lives on the heap of
-//! all roles together for a call that is established, for one that has just ended, and when its transactions are over.
+//! all roles together for a call just answered (its transactions linger), for one that lasts, for one that has just ended, and when its transactions are over.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -146,6 +146,7 @@ fn main() {
         dialogs.push(establish(&mut core, caller, callee, call));
         core.pass(PACE);
     }
+    let answered = heap::live().saturating_sub(before);
     core.pass(REST);
     let held = heap::live().saturating_sub(before);
     for (call, dialog) in dialogs.into_iter().enumerate() {
@@ -159,7 +160,8 @@ fn main() {
     report("INVITE, 180, 200, ACK, BYE, 200", "call", &core, calls);
     let each = |bytes: usize| bytes as f64 / calls as f64;
     println!(
-        "  heap: {:.0} bytes a call while it lasts (the caller's dialog among them), {:.0} just ended, {:.0} at rest",
+        "  heap: {:.0} bytes a call just answered, {:.0} while it lasts (the caller's dialog among them), {:.0} just ended, {:.0} at rest",
+        each(answered),
         each(held),
         each(at_once),
         each(at_rest)

@@ -255,7 +255,9 @@ impl Endpoint {
             slot.invite = None;
         }
         let (reply, bytes) = (slot.ways.reply, response.to_bytes());
-        slot.last = Some(bytes.clone());
+        // A 2xx to INVITE is repeated by whoever gave it (RFC 6026): ours is kept for another way back only.
+        let is_over = slot.is_invite() && slot.is_answered() && (200..300).contains(&status);
+        slot.last = (!is_over || slot.ways.fallback.is_some()).then(|| bytes.clone());
         self.counters.sent(&response);
         self.send(reply, bytes, tag_of(key), ctx);
         self.settle_server(tx.0);
