@@ -225,9 +225,7 @@ impl Dialogs {
             dialogs: SmallVec::new(),
             until,
         };
-        if let Some(conn) = line.conn() {
-            self.by_conn.entry(conn).or_default().insert(id);
-        }
+        self.on(line, id);
         self.legs.insert(id, Box::new(leg));
         self.by_registration.entry(registration).or_default().insert(id);
         id
@@ -254,14 +252,7 @@ impl Dialogs {
 
     pub(crate) fn remove(&mut self, id: LegId) -> Option<Box<Leg>> {
         let leg = self.legs.remove(&id)?;
-        if let Some(conn) = leg.line.conn()
-            && let Some(ids) = self.by_conn.get_mut(&conn)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_conn.remove(&conn);
-            }
-        }
+        self.off(leg.line, id);
         if let Some(ids) = self.by_registration.get_mut(&leg.registration) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -271,6 +262,34 @@ impl Dialogs {
             }
         }
         Some(leg)
+    }
+
+    /// The UE sent something within a session: on another connection than before, perhaps.
+    pub(crate) fn heard(&mut self, id: LegId, from: Flow) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        if leg.line.transport != Transport::Tcp || from.conn.is_none() || leg.line.conn() == from.conn {
+            return;
+        }
+        let old = std::mem::replace(&mut leg.line, Line::of(from));
+        self.off(old, id);
+        self.on(Line::of(from), id);
+    }
+
+    fn on(&mut self, line: Line, id: LegId) {
+        if let Some(conn) = line.conn() {
+            self.by_conn.entry(conn).or_default().insert(id);
+        }
+    }
+
+    fn off(&mut self, line: Line, id: LegId) {
+        if let Some(conn) = line.conn()
+            && let Some(ids) = self.by_conn.get_mut(&conn)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_conn.remove(&conn);
+            }
+        }
     }
 
     /// What went over this connection has to open another.
@@ -304,14 +323,19 @@ impl Dialogs {
 
     /// A provisional answer or a 2xx to the INVITE of a leg.
     pub(crate) fn on_answer(&mut self, id: LegId, invite: &Message, response: &Message, now: Time, most: Duration) {
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let Ok(Some(to)) = response.first::<To<'_>>() else { return };
-        let Some(tag) = to.0.tag() else { return };
         let is_final = response.status() >= 200;
+        let to = response.first::<To<'_>>().ok().flatten();
+        let Some(tag) = to.as_ref().and_then(|to| to.0.tag()) else {
+            // A 2xx without a tag makes no dialog.
+            return if is_final {
+                self.on_refused(id)
+            };
+        };
+        let Some(leg) = self.legs.get_mut(&id) else { return };
         let at = leg.dialogs.iter().position(|d| tag_of(&d.callee) == tag);
         let at = match at {
             Some(at) => at,
-            None if leg.dialogs.len() < MOST_DIALOGS => {
+            None if leg.dialogs.len() < MOST_DIALOGS || is_final => {
                 leg.dialogs.push(Box::new(dialog(leg.way, invite, response)));
                 leg.dialogs.len() - 1
             }

@@ -28,7 +28,9 @@ impl Pcscf {
             if legs.is_empty() {
                 continue;
             }
-            info!(sessions = legs.len(), "the handset is gone: its sessions are released");
+            if self.told.lets(ctx.now) {
+                info!(sessions = legs.len(), "the handset is gone: its sessions are released");
+            }
             self.count_many("session-released", legs.len());
             for leg in legs {
                 self.release(id, leg, ctx);

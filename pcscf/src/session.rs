@@ -17,7 +17,7 @@ use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, Leg, ServerTx};
 use ims_sip::headers::{NameAddr, PCalledPartyId};
 use ims_sip::proxy::{decrement_max_forwards, next_hop, prepare_next_hop, take_own_route};
 use ims_sip::{Message, Method, Name, Relayed};
-use tracing::debug;
+use tracing::{debug, info};
 
 /// What is kept with a request on its way.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Pcscf {
                 self.originate(id, &mut outward)?;
                 None
             }
-            (false, _) => self.go_on(id, &names, &mut outward)?,
+            (false, _) => self.go_on(id, &names, from.flow, &mut outward)?,
         };
         border::from_ue(&mut outward, &self.config);
         let token = self.contacts.by_id(id).map(|r| r.token.clone()).ok_or(Refusal::NoSuchUe)?;
@@ -171,6 +171,7 @@ impl Pcscf {
             false => identity::speaker(outward, registration).map(|s| s.identities).unwrap_or_default(),
         };
         identity::assert(outward, &identities);
+        info!(impi = ?registration.impi, service = urn, "an emergency call");
         self.to_emergency_services(urn, outward);
         self.count("emergency-call");
         Ok(())
@@ -178,7 +179,13 @@ impl Pcscf {
 
     /// A request within a dialog: on the way that the dialog has. One that is not known here (we were restarted, or it is no session) may
     /// pass as long as the S-CSCF of the UE is next: it knows what it has begun.
-    fn go_on(&mut self, id: RegId, names: &Names<'_>, outward: &mut Message) -> Result<Option<LegId>, Refusal> {
+    fn go_on(
+        &mut self,
+        id: RegId,
+        names: &Names<'_>,
+        from: Flow,
+        outward: &mut Message,
+    ) -> Result<Option<LegId>, Refusal> {
         identity::disown(outward);
         let leg = self.dialogs.find(id, Way::FromUe, names);
         let dialog = leg.and_then(|leg| self.dialogs.get(leg)?.dialog(Way::FromUe, names));
@@ -188,6 +195,7 @@ impl Pcscf {
             None => return Err(Refusal::NoSuchDialog { method: outward.method().to_string() }),
         }
         if let Some(leg) = leg {
+            self.dialogs.heard(leg, from);
             self.dialogs.on_request(leg, Way::FromUe, outward);
         }
         Ok(leg)
@@ -344,7 +352,7 @@ impl Pcscf {
         let mut outward = message.clone();
         decrement_max_forwards(&mut outward).map_err(|_| Refusal::TooManyHops)?;
         take_own_route(&mut outward, |uri| self.config.is_own(uri));
-        self.go_on(id, &names, &mut outward)?;
+        self.go_on(id, &names, flow, &mut outward)?;
         border::from_ue(&mut outward, &self.config);
         let next = prepare_next_hop(&mut outward);
         self.sip.send_ack(outward, Destination::Uri(next), ctx);

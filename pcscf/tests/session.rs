@@ -623,9 +623,16 @@ fn a_leg_keeps_its_connection_as_long_as_it_can() {
     };
     assert_eq!(info(&mut bench).0, a.ue.flow_of(&set));
     bench.handle(Event::FlowClosed(ConnId(77)));
-    let (flow, _) = info(&mut bench);
+    let flow = info(&mut bench).0;
     let udp = Flow { transport: Transport::Udp, ..flow };
     assert_eq!((flow.transport, flow.conn, flow.remote.port()), (Transport::Tcp, None, set.port_us));
+    // The UE opened another one meanwhile, and is followed there.
+    a.ue.conn = ConnId(78);
+    let text = a.request("INFO", "").replace("To: <tel:+4930999>", "To: <tel:+4930999>;tag=core");
+    bench.packet(a.flow(), &text).forwarded();
+    assert_eq!(info(&mut bench).0, a.ue.flow_of(&set));
+    bench.handle(Event::FlowClosed(ConnId(78)));
+    assert_eq!(info(&mut bench).0, flow);
     // It does not take connections.
     let out = bench.fail_last(ims_core::FlowError::Refused);
     let (flow, info) = to_ue(out);
@@ -634,6 +641,18 @@ fn a_leg_keeps_its_connection_as_long_as_it_can() {
     a.ue.transport = Transport::Udp;
     let out = bench.handle(Event::Sip(Packet { flow: a.flow(), bytes: ok.to_bytes() }));
     assert_eq!(to_core(out).status(), 200);
+}
+
+/// A 2xx without a tag makes no dialog, and leaves none.
+#[test]
+fn an_answer_without_a_tag_leaves_nothing() {
+    let mut bench = bench();
+    let mut a = Caller::attached(&mut bench, Handset::udp4());
+    let invite = a.send(&mut bench, "INVITE", ROUTES).forwarded();
+    let ok = Message::response(&invite, 200, None);
+    bench.handle(Event::Sip(Packet { flow: mw(), bytes: ok.to_bytes() })).answered();
+    let s = sessions(&bench);
+    assert_eq!((&s["answered"], &s["ringing"]), (&0.into(), &0.into()));
 }
 
 /// RFC 3261 16.3.
