@@ -69,6 +69,11 @@ fn registrations(out: &mut String, pcscf: &Value) {
             "  {seen} REGISTERs came from another address than their handset's: there is NAT on the way, IPsec cannot work"
         );
     }
+    let sessions = |state: &str| pcscf["sessions"][state].as_u64().unwrap_or(0);
+    if sessions("answered") + sessions("ringing") > 0 {
+        let _ =
+            writeln!(out, "Sessions of handsets: {} answered, {} ringing", sessions("answered"), sessions("ringing"));
+    }
     for one in all {
         let expires = one["expires_in_s"].as_u64().map_or("-".into(), |s| format!("{s} s"));
         let _ = writeln!(out, "  {}  ({})", text(one, "impu"), text(one, "impi"));
@@ -185,7 +190,8 @@ mod tests {
                             "port_pc": 6101, "port_ps": 6100, "spi_uc": 4097, "spi_us": 4098, "spi_pc": 1, "spi_ps": 2 }
                 }],
                 "refusals": { "unknown-user": 2, "no-common-suite": 0 },
-                "address_rewritten": 3
+                "address_rewritten": 3,
+                "sessions": { "answered": 4, "ringing": 1 }
             },
             "icscf": {
                 "diameter": { "peers": [
@@ -199,6 +205,7 @@ mod tests {
         let text = report(&status, 1070);
         for part in [
             "Handsets at the P-CSCF: 1",
+            "Sessions of handsets: 4 answered, 1 ringing",
             "expires in 3600 s",
             "hmac-sha-1-96/aes-cbc confirmed: UE 5065/5064 <-> P 6100/6101",
             "Diameter icscf - hss.ims.example: open\n",

@@ -198,6 +198,9 @@ pub(crate) struct Dialogs {
     next_id: u64,
     begun: u64,
     answered: u64,
+    /// Requests to the emergency services, and those of handsets that are not registered.
+    pub(crate) emergencies: u64,
+    pub(crate) guests: u64,
 }
 
 impl Dialogs {
@@ -443,6 +446,7 @@ impl Dialogs {
         json!({
             "ringing": ringing, "answered": answered, "dialogs": dialogs,
             "begun_total": self.begun, "answered_total": self.answered,
+            "emergency_total": self.emergencies, "unregistered_total": self.guests,
         })
     }
 }

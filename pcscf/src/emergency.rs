@@ -205,7 +205,7 @@ impl Pcscf {
         };
         self.contacts.bind(id, impu, binding);
         self.timers.set(Timer::Registration(id), expires);
-        self.count("emergency-unregistered");
+        self.dialogs.guests += 1;
         Ok(id)
     }
 

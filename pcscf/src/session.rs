@@ -173,7 +173,7 @@ impl Pcscf {
         identity::assert(outward, &identities);
         info!(impi = ?registration.impi, service = urn, "an emergency call");
         self.to_emergency_services(urn, outward);
-        self.count("emergency-call");
+        self.dialogs.emergencies += 1;
         Ok(())
     }
 

@@ -157,7 +157,7 @@ fn an_emergency_call_rings_at_the_psap() {
         let id = lab.dial(0, to);
         lab.world.run_for(Duration::from_secs(10));
         assert!(lab.world.reply(id).is_some_and(|up| up.is_ok()), "{to}");
-        assert_eq!(lab.refusals(lab.pcscf, "emergency-call"), 1);
+        assert_eq!(sessions(&lab, "emergency_total"), 1);
         lab.tell(0, "hangup", Value::Null).unwrap();
         lab.rest();
         assert_eq!(lab.ended(1), ["hung-up-by-peer"]);
