@@ -58,6 +58,7 @@ fn media(lab: &mut Lab) -> [Value; 2] {
 
 const ANSWERS: &str = "[called]\nanswer_after = '2s'";
 
+/// TS 24.229 5.2.6: INVITE, 180, 200, ACK, BYE, 200 by P, S, I, S and P.
 #[test]
 fn a_call_over_udp_and_tcp_in_ipv4_and_ipv6() {
     for (name, config) in [("udp", short()), ("tcp", LabConfig::default().with_tcp())] {
@@ -96,6 +97,7 @@ fn an_invite_too_long_for_udp() {
     }
 }
 
+/// RFC 3262 3, 4 and RFC 3311: PRACK and UPDATE follow the route set.
 #[test]
 fn reliable_ringing_with_early_media_and_updates_from_both_sides() {
     let called = "[called]\nringing = 183\nreliable = true\nearly_media = true\nanswer_after = '2s'\n\
@@ -130,6 +132,7 @@ fn preconditions() {
     }
 }
 
+/// RFC 3264 8.4: re-INVITE of either side.
 #[test]
 fn hold_resume_video_and_codec_by_either_side() {
     let mut lab = lab("[called]\nanswer_after = 0\nvideo = true");
@@ -154,6 +157,7 @@ fn hold_resume_video_and_codec_by_either_side() {
     assert_eq!(ends(&lab), ["hung-up-by-peer", "hung-up"]);
 }
 
+/// RFC 3261 14.1: 491, and both changes come about in the end.
 #[test]
 fn both_sides_change_the_session_at_once() {
     let mut lab = lab("[called]\nanswer_after = 0");
@@ -168,6 +172,7 @@ fn both_sides_change_the_session_at_once() {
     hang_up(&mut lab, 0);
 }
 
+/// RFC 3261 9.1: CANCEL at each moment.
 #[test]
 fn given_up_before_it_rings_while_it_rings_and_as_it_is_answered() {
     for (name, called, after) in [
@@ -194,6 +199,7 @@ fn given_up_before_it_rings_while_it_rings_and_as_it_is_answered() {
     }
 }
 
+/// RFC 3261 21.4.18: the status of the called side reaches the caller.
 #[test]
 fn refused_by_the_called_side() {
     for status in [486, 480, 603, 600] {
@@ -206,6 +212,7 @@ fn refused_by_the_called_side() {
     }
 }
 
+/// RFC 3261 8.1.3.4: a 3xx passes, and the caller follows it.
 #[test]
 fn diverted_by_the_called_side() {
     let script = format!("[called]\nringing = 0\ndivert_after = 0\ndivert_to = 'tel:{}'", msisdn(2));
@@ -222,6 +229,7 @@ fn diverted_by_the_called_side() {
     golden("calls/diverted", &lab.world.golden_ladder());
 }
 
+/// TS 24.229 5.4.3.3: who is not registered, unknown, or silent.
 #[test]
 fn nobody_there() {
     let mut lab = lab_of(3, LabConfig::default(), "");
@@ -235,6 +243,7 @@ fn nobody_there() {
     assert_eq!(lab.ue(0)["faults"], json!({}));
 }
 
+/// RFC 3323 4.2: the called side learns no identity.
 #[test]
 fn an_anonymous_caller() {
     let mut lab = lab(ANSWERS);
@@ -244,6 +253,7 @@ fn an_anonymous_caller() {
     hang_up(&mut lab, 1);
 }
 
+/// RFC 3261 13.2.1: the offer is in the 2xx, or in the reliable 18x.
 #[test]
 fn an_invite_without_offer() {
     for called in [ANSWERS, "[called]\nreliable = true\nanswer_after = '1s'"] {
@@ -256,6 +266,7 @@ fn an_invite_without_offer() {
     }
 }
 
+/// RFC 4028 7.3: 422 and refreshes pass.
 #[test]
 fn a_session_timer_is_the_affair_of_the_ends() {
     let mut lab = lab("[called]\nanswer_after = 0\nmin_se = 200");
@@ -267,6 +278,7 @@ fn a_session_timer_is_the_affair_of_the_ends() {
     hang_up(&mut lab, 0);
 }
 
+/// RFC 3428: MESSAGE; OPTIONS and INFO, inside and outside a call.
 #[test]
 fn messages_and_other_requests_inside_and_outside_a_call() {
     let mut lab = lab(ANSWERS);
@@ -304,6 +316,7 @@ fn new_associations_during_a_call() {
     }
 }
 
+/// RFC 3264 8.4: a held call and another.
 #[test]
 fn a_second_call_while_the_first_is_held() {
     let mut lab = lab_of(3, LabConfig::default(), ANSWERS);
@@ -346,7 +359,7 @@ fn a_call_ends_with_its_registration() {
     }
 }
 
-/// Each kind of message lost once, on every hop of the access side: the call comes about and ends all the same.
+/// RFC 3261 17.1.1.2: each kind of message lost twice on the access side; the call comes about and ends all the same.
 #[test]
 fn lost_messages_are_repeated() {
     for lost in ["INVITE", "180", "200", "ACK", "PRACK", "BYE"] {

@@ -18,6 +18,7 @@ fn lab() -> Lab {
     lab
 }
 
+/// TS 24.229 5.1.1.3: the subscription of a UE to its registration.
 #[test]
 fn a_handset_hears_of_its_registration() {
     let mut lab = lab();
@@ -37,6 +38,7 @@ fn a_handset_hears_of_its_registration() {
     lab.assert_no_faults();
 }
 
+/// TS 24.229 5.1.1.7: network-initiated de-registration in a call.
 #[test]
 fn who_is_deactivated_in_a_call_registers_again_and_the_call_is_over() {
     let mut lab = lab();
