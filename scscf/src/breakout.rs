@@ -5,13 +5,13 @@ use ims_core::config::Span;
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::uri::Uri;
 use ims_core::{Rng, Time};
-use ims_sip::Name;
+use ims_sip::{Message, Name};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What only the network says of a user (TS 24.229 4.4): not for others.
-pub(crate) const OF_THE_NETWORK: [Name; 9] = [
+const OF_THE_NETWORK: [Name; 9] = [
     Name::PAssertedIdentity,
     Name::PAccessNetworkInfo,
     Name::PChargingVector,
@@ -22,6 +22,13 @@ pub(crate) const OF_THE_NETWORK: [Name; 9] = [
     Name::PAssertedService,
     Name::PCalledPartyId,
 ];
+
+/// Between the network and whoever is outside its trust domain, in either direction.
+pub(crate) fn strip_assertions(message: &mut Message) {
+    for name in OF_THE_NETWORK {
+        message.remove(name);
+    }
+}
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]

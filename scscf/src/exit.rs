@@ -1,7 +1,7 @@
 //! Where a request goes that leaves the originating side (TS 24.229 5.4.3.2): users of ours by the I-CSCF, numbers by the numbering
 //! plan, the local table and ENUM, and what is not ours to the trunks of the configuration, one after the other.
 
-use crate::breakout::{self, Form, OF_THE_NETWORK};
+use crate::breakout::{self, Form, strip_assertions};
 use crate::me::Side;
 use crate::naptr::Answered;
 use crate::numbering::Called;
@@ -242,12 +242,11 @@ impl Scscf {
         let has_next = !departure.trunks.is_empty();
         let Some(name) = name else { return false };
         let Some(trunk) = self.config.breakout.trunks.get(&name) else { return false };
-        let Some(passage) = self.relay.get(tx) else { return false };
+        let Some(passage) = self.relay.get_mut(tx) else { return false };
+        passage.with.is_outside = !trunk.trusted;
         let mut request = passage.request.clone();
         if !trunk.trusted {
-            for name in OF_THE_NETWORK {
-                request.remove(name);
-            }
+            strip_assertions(&mut request);
         }
         if let Some(called) = &called {
             let tel = breakout::tel_uri(&called.number, called.routing.as_deref(), called.is_looked_up);

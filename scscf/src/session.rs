@@ -3,6 +3,7 @@
 //!
 //! Nothing is kept of a dialog: what a request in one needs stands in its Route.
 
+use crate::breakout::strip_assertions;
 use crate::chain::{AtServer, Chain, Outcome};
 use crate::exit::Departure;
 use crate::fork::Targets;
@@ -24,6 +25,8 @@ const PROXY_EXTENSIONS: [&str; 2] = ["gruu", "privacy"];
 pub(crate) struct Passing {
     /// Where its user is served; None within a dialog.
     pub(crate) side: Option<Side>,
+    /// It went to a trunk that is not of our trust domain.
+    pub(crate) is_outside: bool,
     /// Of an initial request without a final answer.
     pub(crate) stage: Option<Box<Stage>>,
 }
@@ -124,7 +127,7 @@ impl Scscf {
         self.skip_own_routes(&mut request);
         self.resolve_gruu(&mut request);
         let to = proxy::prepare_next_hop(&mut request);
-        self.relay.open(tx, request.clone(), Passing { side: None, stage: None });
+        self.relay.open(tx, request.clone(), Passing { side: None, is_outside: false, stage: None });
         self.send_branch(tx, request, to, ctx);
         Ok(())
     }
@@ -222,8 +225,8 @@ impl Scscf {
     fn on_relayed(&mut self, relayed: Relayed, ctx: &mut Ctx<'_>) {
         match relayed {
             Relayed::Pass { to, response } => {
-                let side = self.relay.with(to).and_then(|with| with.side);
-                self.answer(to, side, response, ctx);
+                let (side, is_outside) = self.relay.with(to).map_or((None, false), |with| (with.side, with.is_outside));
+                self.answer(to, side, is_outside, response, ctx);
             }
             Relayed::Exhausted { to } => self.on_exhausted(to, ctx),
             Relayed::Nothing => {}
@@ -237,7 +240,7 @@ impl Scscf {
         }
         self.patience.clear(&tx);
         if let Some((passage, response)) = self.relay.settle(tx) {
-            self.answer(tx, passage.with.side, response, ctx);
+            self.answer(tx, passage.with.side, passage.with.is_outside, response, ctx);
         }
     }
 
@@ -261,7 +264,10 @@ impl Scscf {
     }
 
     /// The answer of another, back to where the request came from.
-    fn answer(&mut self, tx: ServerTx, side: Option<Side>, mut response: Message, ctx: &mut Ctx<'_>) {
+    fn answer(&mut self, tx: ServerTx, side: Option<Side>, is_outside: bool, mut response: Message, ctx: &mut Ctx<'_>) {
+        if is_outside {
+            strip_assertions(&mut response);
+        }
         if side == Some(Side::Terminating) {
             self.write_term_ioi(&mut response);
             self.assert_callee(&mut response);

@@ -125,8 +125,8 @@ fn a_number_of_others_goes_to_a_trunk_without_what_only_the_network_says() {
     assert_eq!(out.uri(), "sip:0301234567@pbx.example;user=phone");
     assert!(!out.has(Name::PAssertedIdentity) && !out.has(Name::PChargingVector) && !out.has(Name::Route));
     assert_eq!(uris(&out, Name::RecordRoute)[0], format!("sip:mo@scscf.{DOMAIN}:6060;lr"));
-    play.reply(PBX, &out, 180);
-    play.answer(PCSCF, 180);
+    play.reply_with(PBX, &out, 180, |m| m.set(Name::PAssertedIdentity, "<sip:anybody@pbx.example>"));
+    assert!(!play.answer(PCSCF, 180).has(Name::PAssertedIdentity), "nor do we believe it");
     play.reply(PBX, &out, 503);
     play.request(PBX, "ACK");
     heard(&mut play, "tel:0301234567", 500);

@@ -30,7 +30,13 @@ fn number(phone: u8) -> String {
 impl Softphones {
     /// With the services of the one who calls and of the one who is called (JSON).
     fn start(name: &str, net: &str, transport: &'static str, criteria: [&str; 2]) -> Self {
-        let lab = Lab::start(name, &format!("{net}.1"));
+        Self::start_with(name, net, transport, criteria, "")
+    }
+
+    /// With these lines in the configuration of the box.
+    fn start_with(name: &str, net: &str, transport: &'static str, criteria: [&str; 2], config: &str) -> Self {
+        let address = format!("{net}.1");
+        let lab = Lab::start_on(name, &address, &format!("addresses = [\"{address}\"]\n{config}"), &[]);
         for (phone, services) in [1, 2].into_iter().zip(criteria) {
             let body = format!(
                 "{{\"imsi\":\"{}\",\"msisdn\":\"{}\",\"password\":\"{PASSWORD}\",\"digest_algorithms\":[\"MD5\"],\"criteria\":{services}}}",
@@ -54,6 +60,10 @@ impl Softphones {
 
     /// sipp with a scenario, in the place of a phone.
     fn sipp(&self, scenario: &str, phone: u8, more: &[&str]) -> Running {
+        self.sipp_to(scenario, phone, &number(3u8.abs_diff(phone)), more)
+    }
+
+    fn sipp_to(&self, scenario: &str, phone: u8, callee: &str, more: &[&str]) -> Running {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("sipp/{scenario}.xml"));
         let errors = self.folder.path().join(format!("{scenario}-{phone}.log"));
         let mut command = Command::new("sipp");
@@ -62,7 +72,7 @@ impl Softphones {
             .args(["-sf".as_ref(), file.as_os_str()])
             .args(["-i", &self.address(phone), "-p", "5060", "-t", self.transport])
             .args(["-key", "user", &imsi(phone), "-au", &format!("{}@{DOMAIN}", imsi(phone)), "-ap", PASSWORD])
-            .args(["-key", "number", &number(phone), "-key", "callee", &number(3 - phone)])
+            .args(["-key", "number", &number(phone), "-key", "callee", callee])
             .args(["-timeout", "40s", "-timeout_error", "-nostdin", "-trace_err", "-error_file"])
             .arg(errors)
             .args(more)
@@ -126,6 +136,24 @@ fn sipp_as_application_server_answers_for_the_callee() {
     let phones = Softphones::start("calls-as", "127.72.3", "u1", ["[]", &criteria]);
     let mut server = phones.sipp("voicemail", 3, &["-m", &CALLS.to_string()]);
     phones.call(&mut server);
+}
+
+/// What the caller dials is nobody's here: it goes to a PBX, as that one wants it.
+#[test]
+fn sipp_as_a_trunk_takes_calls_to_elsewhere() {
+    if !installed("sipp", "sip-tester") {
+        return;
+    }
+    let config = "[scscf.numbering]\ncountry = \"49\"\nown = [\"+4915\"]\n[scscf.breakout]\noptions = 0\n\
+        [scscf.breakout.trunks]\npbx = { uri = \"sip:127.72.5.13:5060\", number = \"national\" }\n\
+        [[scscf.breakout.routes]]\nnumber = \"+\"\ntrunks = [\"pbx\"]";
+    let phones = Softphones::start_with("calls-trunk", "127.72.5", "u1", ["[]", "[]"], config);
+    let mut trunk = phones.sipp("trunk", 3, &["-m", &CALLS.to_string()]);
+    let mut caller = phones.sipp_to("elsewhere", 1, "0301234567", &["-m", &CALLS.to_string(), "-r", "5"]);
+    phones.ends(&mut caller);
+    phones.ends(&mut trunk);
+    let (_, status) = phones.lab.rest("GET", "/v1/status", "");
+    assert!(status.contains("\"pbx\""), "{status}");
 }
 
 /// A criterion for INVITE in this session case.
