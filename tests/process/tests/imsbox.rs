@@ -1,6 +1,6 @@
 //! The box as its operator meets it: demo, check, subscriber, status, REST, and what survives kill -9.
 
-use ims_process_tests::handset::{self, Attach};
+use ims_process_tests::handset::{self, Attach, DOMAIN};
 use ims_process_tests::process::Running;
 use ims_process_tests::{Lab, program};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -170,4 +170,21 @@ fn the_operator_is_told_why_a_request_goes_to_a_server_or_not() {
     );
     let (_, body) = lab.rest("GET", "/v1/profiles/tel:+4915112345678", "");
     assert!(body.contains("<InitialFilterCriteria><Priority>7<"), "{body}");
+}
+
+#[test]
+fn services_are_provisioned_over_rest() {
+    let lab = Lab::start("services", "127.72.6.1");
+    let identity = format!("sip:chat-!.*!@{DOMAIN}");
+    let (status, made) = lab.rest("POST", "/v1/services", &format!(r#"{{"identity":"{identity}","server":"sip:as"}}"#));
+    assert_eq!(status, 201, "{made}");
+    let path = format!("/v1/services/{}", identity.replace(':', "%3A").replace('@', "%40"));
+    assert_eq!(lab.rest("PATCH", &path, r#"{"active":false}"#).0, 200);
+    let (status, shown) = lab.rest("GET", &path, "");
+    assert!(status == 200 && shown.contains(r#""active":false"#) && shown.contains(r#""server":"sip:as""#), "{shown}");
+    let (status, listed) = lab.rest("GET", "/v1/services?limit=5", "");
+    assert!(status == 200 && listed.contains("chat-"), "{listed}");
+    let (status, problem) = lab.rest("POST", "/v1/services", r#"{"identity":"sip:a!(!@b"}"#);
+    assert!(status == 400 && problem.contains("identity"), "{problem}");
+    assert_eq!((lab.rest("DELETE", &path, "").0, lab.rest("GET", &path, "").0), (204, 404));
 }
