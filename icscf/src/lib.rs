@@ -257,6 +257,7 @@ impl Node for Icscf {
         self.cx.metrics(out);
         self.outcomes.metrics(out);
         out.counts(&catalogue::REFUSALS, &self.refusals);
+        out.size(&catalogue::UNDER_WAY, &[], self.relay.len());
         out.size(&catalogue::IN_PROGRESS, &[], self.in_progress());
     }
 }

@@ -318,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn whatever_stands_in_a_record_is_survived() {
+        let mut rng = ims_core::Rng::from_u64(6116);
+        let alphabet: Vec<char> = "!\\^.*$()[]{}+?|19asip:tel@;é".chars().collect();
+        for _ in 0..3000 {
+            let length = rng.below(24);
+            let text: String = (0..length).map(|_| alphabet[rng.below(alphabet.len() as u64) as usize]).collect();
+            let record = naptr(1, 1, "u", "E2U+sip+pstn:tel", &text);
+            if let Some(Found::Uri(uri)) = evaluate(NUMBER, &[record]) {
+                assert!(Uri::parse(&uri).is_ok(), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn answers_are_remembered_and_silence_is_not() {
         let (config, mut lookups) = (Enum { suffix: "e".into(), ..Enum::default() }, Lookups::default());
         let (mut rng, mut actions) = (ims_core::Rng::from_u64(1), Vec::new());

@@ -391,6 +391,30 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_dialled_is_survived_and_global_numbers_are_digits() {
+        let mut rng = ims_core::Rng::from_u64(3966);
+        let alphabet: Vec<char> = "0123456789+*#-.();=%2Bphone-contextrn@é".chars().collect();
+        let plan = Numbering { own: vec!["+49".into()], ..berlin() };
+        for _ in 0..5000 {
+            let length = rng.below(30);
+            let text: String = (0..length).map(|_| alphabet[rng.below(alphabet.len() as u64) as usize]).collect();
+            for uri in [
+                format!("tel:{text}"),
+                format!("sip:{text}@{HOME};user=phone"),
+                format!("tel:0301;phone-context={text}"),
+            ] {
+                let Some(called) = Uri::parse(&uri).ok().and_then(|uri| plan.read(&uri, |host| host == HOME)) else {
+                    continue;
+                };
+                let digits = called.number.strip_prefix('+').unwrap_or(&called.number);
+                assert!(digits.bytes().all(|b| b.is_ascii_digit()) && !digits.is_empty(), "{uri}: {called:?}");
+                plan.find_local(&called.number);
+                plan.national_form(&called.number);
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_an_error() {
         let table = |key: &str, uri: &str| BTreeMap::from([(key.to_owned(), uri.to_owned())]);
         for plan in [
