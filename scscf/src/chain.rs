@@ -112,7 +112,7 @@ impl Scscf {
     pub(crate) fn enter(&mut self, tx: ServerTx, request: Message, chain: Chain, ctx: &mut Ctx<'_>) {
         let side = Some(chain.served.side());
         let stage = Some(Box::new(Stage { chain: Some(chain), step: Step::Begun }));
-        self.relay.open(tx, request, Passing { side, is_outside: false, stage });
+        self.relay.open(tx, request, Passing { side, stage });
         self.advance(tx, ctx);
     }
 

@@ -27,10 +27,19 @@ pub(crate) struct Departure {
     /// The trunk that has it.
     trunk: Option<String>,
     client: Option<ClientTx>,
+    /// It is not of our trust domain.
+    pub(crate) is_outside: bool,
     /// Those that are next.
     trunks: VecDeque<String>,
     /// Somebody said more than 100: it stays there.
     has_answered: bool,
+}
+
+impl Departure {
+    /// All that is left of one when a trunk outside our trust domain took the call.
+    pub(crate) fn outside() -> Self {
+        Self { is_outside: true, ..Self::default() }
+    }
 }
 
 impl Scscf {
@@ -242,10 +251,10 @@ impl Scscf {
         let has_next = !departure.trunks.is_empty();
         let Some(name) = name else { return false };
         let Some(trunk) = self.config.breakout.trunks.get(&name) else { return false };
-        let Some(passage) = self.relay.get_mut(tx) else { return false };
-        passage.with.is_outside = !trunk.trusted;
+        let Some(passage) = self.relay.get(tx) else { return false };
         let mut request = passage.request.clone();
-        if !trunk.trusted {
+        let is_outside = !trunk.trusted;
+        if is_outside {
             strip_assertions(&mut request);
         }
         if let Some(called) = &called {
@@ -262,7 +271,7 @@ impl Scscf {
         self.trunks.count_sent(&name);
         let client = self.send_branch(tx, request, to, ctx);
         if let Some(departure) = self.departure(tx) {
-            departure.client = Some(client);
+            (departure.client, departure.is_outside) = (Some(client), is_outside);
         }
         if has_next {
             self.patience.set(tx, ctx.now + self.config.breakout.answer.0);

@@ -114,11 +114,7 @@ impl Scscf {
         self.relay.open(
             tx,
             request,
-            Passing {
-                side: Some(side),
-                is_outside: false,
-                stage: Some(Box::new(Stage { chain: None, step: Step::Begun })),
-            },
+            Passing { side: Some(side), stage: Some(Box::new(Stage { chain: None, step: Step::Begun })) },
         );
         Ok(())
     }

@@ -25,8 +25,6 @@ const PROXY_EXTENSIONS: [&str; 2] = ["gruu", "privacy"];
 pub(crate) struct Passing {
     /// Where its user is served; None within a dialog.
     pub(crate) side: Option<Side>,
-    /// It went to a trunk that is not of our trust domain.
-    pub(crate) is_outside: bool,
     /// Of an initial request without a final answer.
     pub(crate) stage: Option<Box<Stage>>,
 }
@@ -52,6 +50,11 @@ pub(crate) enum Step {
 }
 
 impl Passing {
+    /// It went to a trunk that is not of our trust domain.
+    fn is_outside(&self) -> bool {
+        matches!(self.stage.as_deref(), Some(Stage { step: Step::Left(departure), .. }) if departure.is_outside)
+    }
+
     pub(crate) fn chain(&self) -> Option<&Chain> {
         self.stage.as_ref()?.chain.as_ref()
     }
@@ -127,7 +130,7 @@ impl Scscf {
         self.skip_own_routes(&mut request);
         self.resolve_gruu(&mut request);
         let to = proxy::prepare_next_hop(&mut request);
-        self.relay.open(tx, request.clone(), Passing { side: None, is_outside: false, stage: None });
+        self.relay.open(tx, request.clone(), Passing { side: None, stage: None });
         self.send_branch(tx, request, to, ctx);
         Ok(())
     }
@@ -200,10 +203,12 @@ impl Scscf {
 
     /// Before the relay keeps what is left for the repetitions.
     fn on_success(&mut self, tx: ServerTx) {
+        let is_outside = self.relay.get(tx).is_some_and(|passage| passage.with.is_outside());
         self.end_server(tx, Outcome::Answered);
         self.patience.clear(&tx);
         if let Some(passage) = self.relay.get_mut(tx) {
-            passage.with.stage = None;
+            let outside = || Stage { chain: None, step: Step::Left(Box::new(Departure::outside())) };
+            passage.with.stage = is_outside.then(|| Box::new(outside()));
         }
     }
 
@@ -225,7 +230,8 @@ impl Scscf {
     fn on_relayed(&mut self, relayed: Relayed, ctx: &mut Ctx<'_>) {
         match relayed {
             Relayed::Pass { to, response } => {
-                let (side, is_outside) = self.relay.with(to).map_or((None, false), |with| (with.side, with.is_outside));
+                let with = self.relay.with(to);
+                let (side, is_outside) = with.map_or((None, false), |with| (with.side, with.is_outside()));
                 self.answer(to, side, is_outside, response, ctx);
             }
             Relayed::Exhausted { to } => self.on_exhausted(to, ctx),
@@ -240,7 +246,8 @@ impl Scscf {
         }
         self.patience.clear(&tx);
         if let Some((passage, response)) = self.relay.settle(tx) {
-            self.answer(tx, passage.with.side, passage.with.is_outside, response, ctx);
+            let is_outside = passage.with.is_outside();
+            self.answer(tx, passage.with.side, is_outside, response, ctx);
         }
     }
 

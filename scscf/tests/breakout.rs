@@ -183,6 +183,18 @@ fn a_trunk_that_cannot_is_followed_by_the_next() {
 }
 
 #[test]
+fn an_identity_that_a_trunk_asserts_is_taken_off_repetitions_too() {
+    let mut play = up("");
+    call(&mut play, "tel:0301234567");
+    let out = play.request(PBX, "INVITE");
+    for _ in 0..2 {
+        play.reply_with(PBX, &out, 200, |m| m.set(Name::PAssertedIdentity, "<sip:anybody@pbx.example>"));
+        assert!(!play.answer(PCSCF, 200).has(Name::PAssertedIdentity));
+    }
+    play.is_quiet();
+}
+
+#[test]
 fn a_trunk_that_answers_after_it_was_given_up_is_hung_up_on() {
     let mut play = up("");
     call(&mut play, "tel:+12125551234");
