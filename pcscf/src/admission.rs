@@ -1,10 +1,10 @@
-//! How many new registrations are let in while the network cannot keep up.
+//! How many new registrations and calls are let in while the network cannot keep up.
 //!
 //! Three things say that it cannot. Two are measured over short intervals as CoDel does it, by the least that was seen: even the
 //! luckiest requests from outside had waited for us, in the kernel and in our inbox, longer than `overload.target_wait`, or even the fastest answer of the core took longer
 //! than `overload.target_answer` (and three times longer than usual). A burst has a lucky member; a standing queue has none. The
-//! third is the core's own word: it asks a part of those that come to it for patience. Then the rate at which new
-//! registrations are let in falls by a tenth in each interval, from what was served lately; otherwise it rises, until nothing
+//! third is the core's own word: it asks a part of those that come to it for patience. Then the rate at which what
+//! begins is let in falls by a tenth in each interval, from what was served lately; otherwise it rises, until nothing
 //! is refused any more. What is under way is never held up: it is nearly done, and refusing it would waste the work.
 
 use crate::config::Overload;
@@ -69,7 +69,14 @@ impl Admission {
         self.answers += 1;
     }
 
-    /// The core refused a REGISTER because it has too much to do. It may have said so fast: that is no sign of health.
+    /// The core has answered a call, or another request that began something. When depends on who is called, not on the core.
+    pub(crate) fn taken_up(&mut self, now: Time, settings: &Overload) {
+        self.turn(now, settings);
+        self.served += 1;
+        self.answers += 1;
+    }
+
+    /// The core refused a request because it has too much to do. It may have said so fast: that is no sign of health.
     pub(crate) fn pushed_back(&mut self, now: Time, settings: &Overload) {
         self.turn(now, settings);
         self.answers += 1;
@@ -80,7 +87,7 @@ impl Admission {
         self.rate.is_some()
     }
 
-    /// Whether one more new registration is let in.
+    /// Whether one more new registration or call is let in.
     pub(crate) fn admits(&mut self, now: Time, settings: &Overload) -> bool {
         self.turn(now, settings);
         let Some(rate) = self.rate else { return true };

@@ -60,6 +60,8 @@ pub enum Refusal {
     TooManyIdentities,
     /// A limit of the configuration is reached.
     Full(&'static str),
+    /// More begins than can be served: the admission lets no more in now.
+    Overload,
     /// No answer from the core.
     Core(ClientFailure),
     /// The core answered with something that cannot be worked with.
@@ -108,7 +110,7 @@ impl Refusal {
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => 503,
             Self::Kernel(_) => 500,
             Self::CoreAnswer(_) => 502,
-            Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => 503,
+            Self::Full(_) | Self::Overload | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => 503,
             Self::Core(_) => 504,
         }
     }
@@ -141,6 +143,7 @@ impl Refusal {
             Self::AnsweredInClear => "answered-in-clear",
             Self::TooManyIdentities => "too-many-identities",
             Self::Full(_) => "full",
+            Self::Overload => "overload",
             Self::Core(ClientFailure::Timeout) => "core-timeout",
             Self::Core(ClientFailure::Transport(_)) => "core-transport",
             Self::Core(ClientFailure::NoTarget(_)) => "core-no-target",
@@ -184,7 +187,9 @@ impl Refusal {
             | Self::VerifyMismatch
             | Self::ClientMismatch => "Security Agreement Required",
             Self::CoreAnswer(_) => "Bad Gateway",
-            Self::Full(_) | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => "Service Unavailable",
+            Self::Full(_) | Self::Overload | Self::TooManySets | Self::Core(ClientFailure::Overloaded) => {
+                "Service Unavailable"
+            }
             Self::Kernel(SaError::NoEsp | SaError::NotPermitted) => "Service Unavailable",
             Self::Core(_) => "Server Time-out",
             Self::NoKeys | Self::Kernel(_) | Self::KernelSilent | Self::NoFreePort | Self::Superseded => {
@@ -249,6 +254,9 @@ impl fmt::Display for Refusal {
             Self::OtherIdentity { sa, named } => write!(f, "the SA belongs to {sa:?} but the REGISTER names {named:?}"),
             Self::AnsweredInClear => f.write_str("the UE answered the challenge beside the SA that it was given"),
             Self::TooManyIdentities => f.write_str("the UE registers more identities than limits.max_identities"),
+            Self::Overload => f.write_str(
+                "more begins than can be served: it is let in at the rate of what is (see [overload]); add a P-CSCF, or look what is slow",
+            ),
             Self::Full(limit) => write!(f, "limits.{limit} is reached: raise it, or look who sends so many requests"),
             Self::Core(ClientFailure::Timeout) => {
                 f.write_str("the core did not answer: is the I-CSCF of next_hops running?")

@@ -158,7 +158,7 @@ impl Wanted {
 }
 
 /// A refusal of the core that says when to come again: it has too much to do (RFC 3261 20.33, 21.5.4).
-fn asks_for_patience(response: &Message) -> bool {
+pub(crate) fn asks_for_patience(response: &Message) -> bool {
     matches!(response.status(), 480 | 500 | 503) && response.has(Name::RetryAfter)
 }
 

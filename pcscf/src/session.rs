@@ -8,11 +8,11 @@ use crate::charging::{self, Icid};
 use crate::config::RoutePolicy;
 use crate::contacts::{RegId, Registration};
 use crate::dialogs::{LegId, Line, Names, Way};
-use crate::register::Inbound;
+use crate::register::{Inbound, asks_for_patience};
 use crate::sa::State;
 use crate::{Pcscf, Refusal, border, identity, routes};
 use ims_core::uri::Uri;
-use ims_core::{Ctx, Flow, Transport};
+use ims_core::{Ctx, Flow, Time, Transport};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, Leg, ServerTx};
 use ims_sip::headers::{NameAddr, PCalledPartyId};
 use ims_sip::proxy::{decrement_max_forwards, next_hop, prepare_next_hop, take_own_route};
@@ -34,6 +34,8 @@ pub(crate) struct Passing {
     /// Record-Route as it was sent to a UE, our entry in the form for the core: what its answer has to say.
     recorded: Vec<Box<str>>,
     begins: bool,
+    /// An answer has come that counts for the admission of others.
+    is_taken_up: bool,
     /// When no connection can be made that the session keeps to: the same by datagram.
     instead: Option<Box<(Message, Destination)>>,
 }
@@ -76,6 +78,7 @@ impl Pcscf {
             }
             (true, None) => {
                 self.room_for(method)?;
+                self.admit(ctx.now)?;
                 self.originate(id, &mut outward)?;
                 None
             }
@@ -106,6 +109,7 @@ impl Pcscf {
             called: None,
             recorded: Vec::new(),
             begins,
+            is_taken_up: false,
             instead: None,
         };
         let next = prepare_next_hop(&mut outward);
@@ -133,6 +137,14 @@ impl Pcscf {
                 by_identity(&self.contacts.in_clear_at(flow.remote.ip()).filter(is_registered).collect::<Vec<_>>())
             }
             several => by_identity(several).or(several.first().copied()),
+        }
+    }
+
+    /// What begins waits its turn while there is more to do than can be done; what is under way, and who is in need, does not.
+    fn admit(&mut self, now: Time) -> Result<(), Refusal> {
+        match self.admission.is_limiting() && !self.admission.admits(now, &self.config.overload) {
+            true => Err(Refusal::Overload),
+            false => Ok(()),
         }
     }
 
@@ -292,6 +304,7 @@ impl Pcscf {
             called,
             recorded,
             begins: !in_dialog,
+            is_taken_up: false,
             instead: self.instead(id, egress.flow, &inward),
         };
         let to = Destination::Flow { flow: egress.flow, sent_by: egress.sent_by, leg: Leg::Ue };
@@ -376,6 +389,7 @@ impl Pcscf {
 
     /// A response to something that we passed on.
     pub(crate) fn on_relay_response(&mut self, tx: ClientTx, response: Message, by: Transport, ctx: &mut Ctx<'_>) {
+        self.note_answer(tx, &response, ctx.now);
         // A 2xx takes the request out of the relay.
         let passage = self.relay.server_of(tx).and_then(|to| self.relay.get(to));
         let wanted = passage.filter(|p| response.status() > 100 && (p.with.leg.is_some() || p.with.way == Way::ToUe));
@@ -383,6 +397,21 @@ impl Pcscf {
         match self.relay.on_response(tx, response, &mut self.sip, ctx) {
             Relayed::Pass { to, response } => self.pass(to, request.as_ref(), response, by, ctx),
             other => self.on_relayed(other, ctx),
+        }
+    }
+
+    /// How the core fares: by its first answer to what began.
+    fn note_answer(&mut self, tx: ClientTx, response: &Message, now: Time) {
+        let passage = self.relay.server_of(tx).and_then(|to| self.relay.get_mut(to));
+        let Some(passage) = passage.filter(|p| response.status() > 100 && p.with.begins && p.with.way == Way::FromUe)
+        else {
+            return;
+        };
+        if !std::mem::replace(&mut passage.with.is_taken_up, true) {
+            match asks_for_patience(response) {
+                true => self.admission.pushed_back(now, &self.config.overload),
+                false => self.admission.taken_up(now, &self.config.overload),
+            }
         }
     }
 

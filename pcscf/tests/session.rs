@@ -116,6 +116,40 @@ fn sessions(bench: &Bench) -> serde_json::Value {
     bench.node.snapshot()["sessions"].clone()
 }
 
+/// There is a queue, and nothing is served: new calls wait with a 503, and the call that is up goes on.
+#[test]
+fn new_calls_are_refused_while_there_is_too_much_to_do_and_others_go_on() {
+    let mut bench = Bench::with(|c| {
+        with_hops(c);
+        c.overload.least_rate = 1;
+    });
+    let mut a = Caller::attached(&mut bench, Handset::udp4());
+    let invite = a.send(&mut bench, "INVITE", ROUTES).forwarded();
+    let (_, ok) = answer_with(&mut bench, &invite, 200, &[]).answered();
+    for _ in 0..50 {
+        bench.now = bench.now + std::time::Duration::from_millis(10);
+        bench.node.waited(std::time::Duration::from_millis(400), bench.now);
+    }
+    let mut refused = 0;
+    for n in 0..20 {
+        a.call = format!("new-{n}");
+        let out = a.send(&mut bench, "INVITE", ROUTES);
+        if out.core.is_empty() {
+            let (_, answer) = out.answered();
+            assert_eq!(answer.status(), 503);
+            assert!(answer.text(Name::RetryAfter).is_some());
+            refused += 1;
+        }
+    }
+    assert!(refused >= 18, "one a second is let in: {refused} refused");
+    assert_eq!(bench.refused("overload"), refused);
+    a.call = "session-1".into();
+    a.within(&mut bench, "BYE", &ok, "").forwarded();
+    bench.pass(10);
+    a.call = "later".into();
+    a.send(&mut bench, "INVITE", ROUTES).forwarded();
+}
+
 /// 5.2.6.3.3: what the core gets of an INVITE.
 #[test]
 fn an_invite_of_a_ue_as_the_core_gets_it() {
