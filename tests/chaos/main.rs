@@ -38,6 +38,8 @@ fn weather(seed: u64) -> LabConfig {
     config.ue.retry = (rng.below(2) == 0).then_some(Span::secs(30));
     config.ue.udp_limit = if rng.below(4) == 0 { 1300 } else { 65_000 };
     config.ue.journal = true;
+    // The P-CSCF is told how its users are registered, whatever is lost of it.
+    config.pcscf.subscribe_reg_event = seed % 3 == 0;
     config
 }
 
@@ -108,6 +110,10 @@ fn all_go(lab: &mut Lab) {
     lab.rest();
     assert_eq!(lab.registered_at_pcscf(), 0, "registrations stay at the P-CSCF");
     assert_eq!(lab.world.sa_sets(lab.pcscf), 0, "associations stay in the P-CSCF's kernel");
+    for scscf in [Some(lab.scscf), lab.scscf2].into_iter().flatten() {
+        let left = (lab.world.snapshot(scscf)["subscriptions"].clone(), lab.world.kept(scscf));
+        assert_eq!(left, (0.into(), 0), "subscriptions or registrations stay at an S-CSCF");
+    }
 }
 
 /// Calm weather: who is registered can refresh, and all elements have the same view of it.
