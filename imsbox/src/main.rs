@@ -60,8 +60,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<bans::Bans>,
     },
-    /// End registrations for the network: phones that have subscribed are told, and the P-CSCF with pcscf.subscribe_reg_event,
-    /// which ends their security associations
+    /// End registrations for the network: phones that have subscribed are told, then their security associations go; the P-CSCF
+    /// ends those of others with pcscf.subscribe_reg_event, or when they expire
     Deregister(deregister::Deregister),
     /// Do nothing until SIGTERM: keeps the network namespace of a container, and with it the IPsec state of a P-CSCF that is
     /// restarted in it

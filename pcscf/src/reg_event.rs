@@ -201,6 +201,19 @@ impl Pcscf {
         Ok(())
     }
 
+    /// A NOTIFY that a handset subscribed to for itself, and has answered: what it says holds here too, without a subscription of
+    /// our own, and the handset has heard of it inside its SAs.
+    pub(crate) fn overhear(&mut self, id: RegId, notify: &Message, ctx: &mut Ctx<'_>) {
+        let is_reg =
+            matches!(notify.first::<Event<'_>>(), Ok(Some(event)) if event.package.eq_ignore_ascii_case("reg"));
+        if notify.method() != Method::Notify || !is_reg {
+            return;
+        }
+        let Some(reg_info) = RegInfo::read(notify.body()) else { return };
+        // Of a subscription with versions of its own.
+        self.end_what_ended(id, &reg_info, ctx);
+    }
+
     /// What the network ended is ended here (5.2.3): bindings, sessions, and the SAs when their time is over.
     fn learn(&mut self, id: RegId, reg_info: &RegInfo, ctx: &mut Ctx<'_>) {
         if let Some(watch) = self.watches.by_registration.get_mut(&id) {
@@ -210,6 +223,10 @@ impl Pcscf {
             }
             watch.version = Some(reg_info.version);
         }
+        self.end_what_ended(id, reg_info, ctx);
+    }
+
+    fn end_what_ended(&mut self, id: RegId, reg_info: &RegInfo, ctx: &mut Ctx<'_>) {
         let Some(registration) = self.contacts.by_id(id) else { return };
         let ended = |contact: &str| reg_info.has_ended(|uri| same_contact(uri, contact));
         if !registration.bindings.values().any(|b| ended(&b.contact)) {

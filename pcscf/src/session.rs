@@ -432,7 +432,7 @@ impl Pcscf {
         ctx: &mut Ctx<'_>,
     ) {
         let Some(passing) = self.relay.with(to) else { return };
-        let (leg, way, begins) = (passing.leg, passing.way, passing.begins);
+        let (leg, way, begins, registration) = (passing.leg, passing.way, passing.begins, passing.registration);
         match way {
             Way::FromUe => self.answer_to_ue(passing, &mut response),
             Way::ToUe => self.answer_of_ue(passing, request, &mut response),
@@ -440,7 +440,11 @@ impl Pcscf {
         if let (Some(leg), Some(request)) = (leg, request) {
             self.note((leg, way, begins), request, &response, by, ctx);
         }
+        let is_answered = response.status() >= 200;
         self.sip.respond(to, response, ctx);
+        if let Some(notify) = request.filter(|_| is_answered && way == Way::ToUe) {
+            self.overhear(registration, notify, ctx);
+        }
     }
 
     /// A UE that registered by datagrams listens there; whether it takes connections, one has to try.

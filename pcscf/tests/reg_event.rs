@@ -196,3 +196,39 @@ fn a_notify_is_understood_after_a_restart() {
     assert_eq!(status(out), 200);
     assert!(bench.registrations().is_empty());
 }
+
+/// Without a subscription of its own, the P-CSCF hears what its handset is told: when the handset has answered that its
+/// registration has ended, it has ended here, and its SAs go when the answer has had its time.
+#[test]
+fn what_the_handset_is_told_holds_here_too() {
+    let mut bench = Bench::with(|config| {
+        config.next_hops.insert("scscf.ims.example:6060".into(), vec!["udp:127.0.0.1:6060".into()]);
+    });
+    let mut ue = Handset::udp4();
+    let set = ue.attach(&mut bench, 3600);
+    let text = "SUBSCRIBE sip:a@x SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.7:50001;branch=z9hG4bKown\r\nMax-Forwards: 70\r\n\
+         From: <sip:a@x>;tag=ue\r\nTo: <sip:a@x>\r\nCall-ID: own\r\nCSeq: 1 SUBSCRIBE\r\nEvent: reg\r\n\
+         Contact: <sip:a@198.51.100.7:50001>\r\nContent-Length: 0\r\n\r\n";
+    let own = bench.packet(ue.flow_of(&set), text).forwarded();
+    let route = own.text(Name::RecordRoute).unwrap().to_owned();
+    for (n, package, event, still) in
+        [(1, "reg", "refreshed", 1), (2, "presence", "deactivated", 1), (3, "reg", "deactivated", 0)]
+    {
+        let body = reginfo(n, if n == 1 { "active" } else { "terminated" }, event);
+        let told = format!(
+            "NOTIFY sip:a@198.51.100.7:50001 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:6060;branch=z9hG4bKto{n}\r\nMax-Forwards: 70\r\n\
+             Route: {route}\r\nFrom: <sip:a@x>;tag=core\r\nTo: <sip:a@x>;tag=ue\r\nCall-ID: own\r\nCSeq: {n} NOTIFY\r\nEvent: {package}\r\n\
+             Subscription-State: active\r\nContent-Type: application/reginfo+xml\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let out = bench.packet(mw(), &told);
+        assert_eq!(bench.registrations().len(), 1, "not before the handset knows");
+        let ok = Message::response(&out.ue[0].1, 200, None);
+        let flow = ue.flow_of(&set);
+        let out = bench.handle(ims_core::Event::Sip(ims_core::Packet { flow, bytes: ok.to_bytes() }));
+        assert_eq!((status(out), bench.registrations().len()), (200, still), "{n}");
+    }
+    assert_eq!(bench.refused("ended-by-network"), 1);
+    assert_eq!(bench.pass(130).removed(), [set]);
+    bench.assert_empty();
+}
