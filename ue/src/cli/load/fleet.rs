@@ -212,7 +212,8 @@ impl<'a> Fleet<'a> {
         let since = self.now().since(self.phase_since);
         let calls = self.calling.as_ref().map_or(0, |c| c.open);
         let settled = self.busy == 0 && calls == 0 && (!self.options.expect_restart || self.missing() == 0);
-        let rested = settled || since >= self.plan.drain;
+        let calls_end = self.calling.as_ref().map_or(Duration::ZERO, Calling::ending);
+        let rested = settled || since >= self.plan.drain + calls_end;
         let next = match self.phase {
             Phase::Load => {
                 let ended = match self.plan.in_turn {
@@ -650,7 +651,7 @@ mod tests {
         network.join().unwrap();
         let calls = &found["calls"];
         let number = |name: &str| calls[name].as_u64().unwrap();
-        assert_eq!(number("begun"), number("completed") + number("failed"), "{calls:#}");
+        assert_eq!(number("begun"), number("completed") + number("failed") + number("cut_short"), "{calls:#}");
         // Four pairs may all be busy for a while.
         let busy = calls["failures"]["no-free-pair"].as_u64().unwrap_or(0);
         assert_eq!((number("failed"), good), (busy, busy == 0), "{calls:#}");

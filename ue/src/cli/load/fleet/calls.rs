@@ -11,6 +11,8 @@ use std::time::Duration;
 use ue::call::script::{Act, Step};
 use ue::{CallReport, Outcome, Script, Side};
 
+/// At the end of a run, calls may end by themselves for so long; those that are left are hung up then.
+const GRACE: Duration = Duration::from_secs(5);
 /// A drawn holding time is at most so many times the mean.
 const LONGEST: f64 = 6.0;
 
@@ -29,6 +31,8 @@ pub(in super::super) struct CallTally {
     pub(in super::super) answered: u64,
     /// Answered, and ended by its caller as it should be.
     pub(in super::super) completed: u64,
+    /// Ended before they were answered, for the run was over.
+    cut_short: u64,
     pub(in super::super) failed: BTreeMap<String, u64>,
     /// INVITE to the first 18x, and to the 200.
     pub(in super::super) ringing: Histogram,
@@ -43,6 +47,7 @@ impl CallTally {
     pub(in super::super) fn absorb(&mut self, other: &Self) {
         self.answered += other.answered;
         self.completed += other.completed;
+        self.cut_short += other.cut_short;
         for (cause, times) in &other.failed {
             *self.failed.entry(cause.clone()).or_default() += times;
         }
@@ -93,6 +98,15 @@ impl Calling {
         &self.plan.script
     }
 
+    fn grace(&self) -> Duration {
+        (self.plan.hold + Duration::from_secs(1)).min(GRACE)
+    }
+
+    /// How long it takes to end what is in progress: at twice the rate at which it began.
+    pub(super) fn ending(&self) -> Duration {
+        self.grace() + self.plan.hold / 2
+    }
+
     pub(super) fn rate(&self) -> f64 {
         self.plan.rate
     }
@@ -127,7 +141,8 @@ impl Fleet<'_> {
             }
             Phase::Drain => {
                 // Long calls are not waited for; nor do all end at once.
-                let due = (now.since(self.phase_since).as_secs_f64() * calling.plan.rate * 2.0) as u64;
+                let past = now.since(self.phase_since).saturating_sub(calling.grace());
+                let due = (past.as_secs_f64() * calling.plan.rate * 2.0) as u64;
                 while self.calling.as_ref().is_some_and(|c| c.hung_up < due) {
                     let Some(index) = self.next_to_hang_up() else { return };
                     let Some(mut handset) = self.take(index) else { continue };
@@ -216,6 +231,7 @@ impl Fleet<'_> {
         }
         match (&report.outcome, report.answered) {
             (Outcome::HungUp, Some(_)) => tally.completed += 1,
+            (Outcome::Cancelled, _) if self.phase != Phase::Load => tally.cut_short += 1,
             (outcome, _) => tally.fail(&outcome.name()),
         }
         let Some(calling) = &mut self.calling else { return };
@@ -260,6 +276,7 @@ impl Fleet<'_> {
             "begun": calling.begun,
             "answered": tally.answered,
             "completed": tally.completed,
+            "cut_short": tally.cut_short,
             "failed": tally.all_failed(),
             "failed_per_cent": tally.failed_per_cent(),
             "failures": tally.failed,
