@@ -39,7 +39,7 @@ fn weather(seed: u64) -> LabConfig {
     config.ue.udp_limit = if rng.below(4) == 0 { 1300 } else { 65_000 };
     config.ue.journal = true;
     // The P-CSCF is told how its users are registered, whatever is lost of it.
-    config.pcscf.subscribe_reg_event = seed % 3 == 0;
+    config.pcscf.subscribe_reg_event = seed.is_multiple_of(3);
     config
 }
 

@@ -90,7 +90,7 @@ impl Subscriber {
             Transport::Udp => self.phone.flow(),
             Transport::Tcp => flow,
         };
-        self.phone.send_by(lab, flow, &String::from_utf8(answer.to_bytes().to_vec()).unwrap());
+        self.phone.send_by(lab, flow, std::str::from_utf8(&answer.to_bytes()).unwrap());
         lab.world.run_for(Duration::from_millis(50));
         self.to_tag = format!(";tag={}", notify.require::<From<'_>>().unwrap().tag().unwrap());
         self.target = notify.require::<Contact<'_>>().unwrap().addr().unwrap().uri.to_owned();

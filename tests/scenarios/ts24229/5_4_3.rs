@@ -181,7 +181,7 @@ fn a_slow_server_comes_too_late() {
 #[test]
 fn given_up_while_a_server_has_it() {
     for part in [Part::Proxy { stays: true }, Part::B2bua] {
-        let mut scene = scene(std::slice::from_ref(&part), &[part.clone()], "");
+        let mut scene = scene(std::slice::from_ref(&part), std::slice::from_ref(&part), "");
         let call = scene.lab.dial(0, &msisdn(1));
         scene.lab.world.run_for(Duration::from_secs(3));
         scene.lab.tell(0, "hangup", Value::Null).unwrap();
