@@ -192,6 +192,8 @@ impl Core {
         if self.demo.full {
             for change in ["update", "hold", "resume", "audio"] {
                 say(change, json!({}))?;
+                // Nobody presses two keys at once: the ACK of one, a small datagram, would be overtaken by the next, over TCP.
+                tokio::time::sleep(Duration::from_millis(300)).await;
             }
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
