@@ -675,7 +675,7 @@ mod tests {
             ("--calls 5", "--handsets"),
             ("--handsets 1 --calls 5", "--handsets"),
             ("--handsets 4 --calls 5 --churn 1", "--churn"),
-            ("--handsets 4 --calls 5 --hold -1", "--hold"),
+            ("--handsets 4 --calls 5 --hold=-1", "--hold"),
             ("--handsets 4 --calls 5 --ring soon", "--ring"),
         ] {
             let words = std::iter::once("ue").chain(line.split_ascii_whitespace());
