@@ -7,23 +7,11 @@ use ims_core::uri::{Scheme, Uri};
 use ims_core::{Ctx, Impu};
 use ims_diameter::cx::{Lia, Lir, ResultCode, ServerCapabilities};
 use ims_sip::endpoint::{ClientFailure, ClientTx, Destination, ServerTx};
-use ims_sip::headers::{PAssertedIdentity, PServedUser, To};
+use ims_sip::headers::{OF_THE_NETWORK, PAssertedIdentity, PServedUser, To};
 use ims_sip::proxy::{decrement_max_forwards, prepare_next_hop, take_own_route};
 use ims_sip::relay::Relayed;
 use ims_sip::{Message, Method, Name};
 use std::net::IpAddr;
-
-/// What only the network says of a user (TS 24.229 4.4): it counts for nothing when it comes from elsewhere.
-const OF_THE_NETWORK: [Name; 8] = [
-    Name::PAssertedIdentity,
-    Name::PAccessNetworkInfo,
-    Name::PChargingVector,
-    Name::PChargingFunctionAddresses,
-    Name::PProfileKey,
-    Name::PUserDatabase,
-    Name::PServedUser,
-    Name::PAssertedService,
-];
 
 /// What we keep with a request on its way.
 #[derive(Default)]

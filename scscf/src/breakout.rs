@@ -5,27 +5,15 @@ use ims_core::config::Span;
 use ims_core::metrics::{Samples, catalogue};
 use ims_core::uri::Uri;
 use ims_core::{Rng, Time};
+use ims_sip::headers::OF_THE_NETWORK;
 use ims_sip::{Message, Name};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What only the network says of a user (TS 24.229 4.4): not for others.
-const OF_THE_NETWORK: [Name; 9] = [
-    Name::PAssertedIdentity,
-    Name::PAccessNetworkInfo,
-    Name::PChargingVector,
-    Name::PChargingFunctionAddresses,
-    Name::PProfileKey,
-    Name::PUserDatabase,
-    Name::PServedUser,
-    Name::PAssertedService,
-    Name::PCalledPartyId,
-];
-
 /// Between the network and whoever is outside its trust domain, in either direction.
 pub(crate) fn strip_assertions(message: &mut Message) {
-    for name in OF_THE_NETWORK {
+    for name in OF_THE_NETWORK.into_iter().chain([Name::PCalledPartyId]) {
         message.remove(name);
     }
 }

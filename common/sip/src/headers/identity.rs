@@ -1,9 +1,22 @@
-//! Privacy (RFC 3323, RFC 3325) and History-Info (RFC 7044).
+//! Privacy (RFC 3323, RFC 3325), History-Info (RFC 7044), and what only the network says of a user.
 
 use super::{NameAddr, TypedHeader, error, list};
 use crate::Name;
 use crate::message::HeaderError;
 use std::fmt;
+
+/// What only elements of the trust domain say of a user (TS 24.229 4.4): it counts for nothing when it comes from elsewhere, and is
+/// not for others.
+pub const OF_THE_NETWORK: [Name; 8] = [
+    Name::PAssertedIdentity,
+    Name::PAccessNetworkInfo,
+    Name::PChargingVector,
+    Name::PChargingFunctionAddresses,
+    Name::PProfileKey,
+    Name::PUserDatabase,
+    Name::PServedUser,
+    Name::PAssertedService,
+];
 
 /// `id;header;user;critical`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -20,7 +20,7 @@ pub use auth::{
     AuthParams, AuthenticationInfo, Authorization, ProxyAuthenticate, ProxyAuthorization, WwwAuthenticate, pieces,
 };
 pub use event::{Event, SubscriptionState};
-pub use identity::{HistoryInfo, Privacy};
+pub use identity::{HistoryInfo, OF_THE_NETWORK, Privacy};
 pub use list::{quote, split};
 pub use network::{PAccessNetworkInfo, PChargingFunctionAddresses, PChargingVector, PVisitedNetworkId};
 pub use params::Params;
