@@ -1,4 +1,5 @@
-//! What a proxy does to a message by RFC 3261 16: hop count, routes, the next hop, and which responses go on.
+//! What a proxy does to a message by RFC 3261 16: hop count, routes and the next hop. Which responses go on
+//! is in [`crate::relay`].
 
 use crate::endpoint::ClientFailure;
 use crate::headers::{MaxForwards, Route};
@@ -87,12 +88,6 @@ pub fn prepare_next_hop(message: &mut Message) -> String {
     next
 }
 
-/// What becomes of a response whose topmost Via (ours) is off: None for 100, which is of one hop only, and for one
-/// that has no Via left, because it was an answer to ourselves (16.7 items 3 and 5).
-pub fn forward_response(response: Message) -> Option<Message> {
-    (response.status() != 100 && response.has(Name::Via)).then_some(response)
-}
-
 fn top_route(message: &Message) -> Option<String> {
     message.first::<Route<'_>>().ok().flatten().map(|route| route.uri.to_owned())
 }
@@ -172,15 +167,5 @@ mod tests {
     #[test]
     fn without_routes_the_request_uri_is_the_next_hop() {
         assert_eq!(next_hop(&request("sip:bob@192.0.2.4", "")), "sip:bob@192.0.2.4");
-    }
-
-    #[test]
-    fn a_100_and_an_answer_to_ourselves_go_no_further() {
-        let ok = Message::response(&request("sip:b@x", ""), 200, None);
-        assert!(forward_response(Message::response(&request("sip:b@x", ""), 100, None)).is_none());
-        let mut own = ok.clone();
-        assert!(forward_response(ok).is_some());
-        own.pop_first(Name::Via);
-        assert!(forward_response(own).is_none());
     }
 }

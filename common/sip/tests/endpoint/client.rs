@@ -353,6 +353,8 @@ fn a_stray_response_is_sent_by_its_via() {
         ("SIP/2.0/UDP x.example;branch=z9hG4bKa", None),
         ("SIP/2.0/UDP 224.0.0.1;branch=z9hG4bKa", None),
         ("SIP/2.0/UDP [::1];branch=z9hG4bKa", None),
+        // An answer to ourselves.
+        ("", None),
     ] {
         let request = Message::parse(text("INVITE", via, "").into()).unwrap();
         let response = Message::response(&request, 200, Some("t"));
